@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: ZPL-2.1
+#
+# `make demo` sets up and runs, `make test` checks all.  Both look after the virtual environment:
+# it is made when it is missing, and brought up to date when pyproject.toml has changed.
+# `make test PYTHON=python3.12` does the same with another interpreter, in an environment beside it.
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+ARGS ?=
+
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+
+# The modules that decide about jobs and limits: no line and no branch of them goes untested.
+FULLY_COVERED := \
+	src/zasync/job/states.py \
+	src/zasync/job/retry.py \
+	src/zasync/queue/waiting.py \
+	src/zasync/queue/quota.py \
+	src/zasync/queue/queue.py \
+	src/zasync/agent.py
+
+# An environment that was broken off halfway has no pip; then it is made again.
+MAKE_VENV := $(RUN) pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
+
+CORE := $(VENV)/.installed-core
+DEV := $(VENV)/.installed-dev
+
+comma := ,
+space := $() $()
+
+.PHONY: help demo test lint types layers unit covered docs format
+# The steps of `make test` follow each other: `covered` reads what `unit` has written.
+.NOTPARALLEL:
+
+help:
+	@echo "make demo [ARGS=...]   run the demonstration"
+	@echo "make format            have ruff put the code in order"
+	@echo "make test              everything below, in this order"
+	@echo "make lint              ruff: rules and format"
+	@echo "make types             mypy"
+	@echo "make layers            import-linter"
+	@echo "make unit [ARGS=...]   pytest with branch coverage"
+	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
+	@echo "make docs              the documentation, into docs/_build/html"
+
+demo: $(CORE)
+	@$(BIN)/zasync demo $(ARGS)
+
+test: lint types layers unit covered docs
+
+lint: $(DEV)
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types: $(DEV)
+	$(RUN) mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports --no-logo
+
+unit: $(DEV)
+	$(RUN) pytest -n 2 --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+# Coverage passes over a file that is not there, so a module that moved would go unchecked.
+covered: $(DEV)
+	@ls $(FULLY_COVERED) >/dev/null
+	$(RUN) coverage report --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(FULLY_COVERED)))
+
+docs: $(DEV)
+	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html
+
+format: $(DEV)
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+$(CORE): pyproject.toml
+	@echo "Setting up $(VENV)"
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable .
+	@touch $@
+
+# What development needs includes the core.
+$(DEV): pyproject.toml
+	@echo "Setting up $(VENV) for development"
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable ".[dev]"
+	@touch $(CORE) $@

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""How Sphinx builds the documentation."""
+
+from importlib import metadata
+
+project = "zasync"
+release = metadata.version("zasync")
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"zasync {release}"
+
+# Pages that the table of contents names come with what they describe.  A page that it does not
+# name is an error.
+suppress_warnings = ["toc.not_readable"]

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: the agent, one dispatcher's hand in one queue.
+
+It claims jobs, holds the running ones and remembers those that have ended.  It and its lists are
+written by its dispatcher only, apart from the mailbox, in which others leave what belongs to a job
+that is running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import zope.component
+import zope.interface
+from BTrees.LOBTree import LOBTree
+from persistent import Persistent
+
+from zasync.foundation.containers import CompletedCollection
+from zasync.interfaces import (
+    COMPLETED,
+    NEW,
+    IAgent,
+    IDispatcherActivated,
+    IDispatcherAgents,
+    IFilterAgent,
+    IQueue,
+)
+from zasync.job import callables, performance, values
+from zasync.job.states import Move
+from zasync.queue import ClaimMemory
+
+Chooser = Callable[[Any], Any]
+_SENTINEL = -1  # a tree that is never empty merges more
+
+
+def _stored_callable(attribute: str, text: str) -> Any:
+    """A property for a callable that is kept as a name, since its code may go away."""
+
+    def getter(self: Any) -> Any:
+        stored = getattr(self, attribute)
+        if stored is None:
+            return None
+        names, target = stored
+        return callables.resolve(names, values.unboxed(target), self)
+
+    def setter(self: Any, callable: Any) -> None:
+        stored = None
+        if callable is not None:
+            names, target = callables.describe(callable, self)
+            callables.check_nameable(names, target)
+            stored = names, values.boxed(target)
+        setattr(self, attribute, stored)
+        self._check_choosing()
+
+    return property(getter, setter, doc=text)
+
+
+@zope.interface.implementer(IAgent)
+class Agent(Persistent):
+    """Holds at most `size` running jobs, chosen by `filter(job)` or by `chooser(agent)`.
+
+    A chooser answers a job that it has claimed from `agent.queue`, or None.  Subclasses may
+    override `_choose` instead.
+    """
+
+    parent: Any = None
+    name: Any = None
+    _filter: Any = None
+    _chooser: Any = None
+
+    def __init__(
+        self, chooser: Chooser | None = None, filter: Chooser | None = None, size: int = 3
+    ) -> None:
+        self._running = LOBTree({_SENTINEL: None})  # number of the claim -> job
+        self._awaiting = LOBTree({_SENTINEL: None})  # the same, of jobs that wait for others
+        self.mailbox = LOBTree({_SENTINEL: None})  # oid of a held job -> extras made meanwhile
+        self.completed = CompletedCollection()
+        self.size = size
+        if chooser is not None and filter is not None:
+            raise ValueError("an agent has a chooser or a filter, not both")
+        if chooser is not None:
+            self.chooser = chooser
+        if filter is not None:
+            self.filter = filter
+
+    filter = _stored_callable("_filter", "filter(job): whether the agent takes it; or None.")
+    chooser = _stored_callable("_chooser", "chooser(agent): claims a job, or None; or None.")
+
+    def _check_choosing(self) -> None:
+        if self._filter is not None and self._chooser is not None:
+            raise ValueError("an agent has a chooser or a filter, not both")
+        if self._filter is not None:
+            zope.interface.alsoProvides(self, IFilterAgent)
+        elif IFilterAgent.providedBy(self):
+            zope.interface.noLongerProvides(self, IFilterAgent)
+
+    @property
+    def size(self) -> int:
+        """How many jobs may run at once."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"the size of an agent is a number of jobs, not {size!r}")
+        self._size = size
+
+    @property
+    def queue(self) -> Any:
+        """The queue, found through the parents, or None."""
+        parent = self.parent
+        while parent is not None and not IQueue.providedBy(parent):
+            parent = getattr(parent, "parent", None)
+        return parent
+
+    # Claiming
+
+    def claimJob(self) -> Any:
+        """Claim and hold the next job.
+
+        None if there is none, if `size` jobs are running, or if the dispatcher is not activated
+        or is dead.
+        """
+        return next(self.claim_jobs(1), None)
+
+    def claim_jobs(self, limit: int, memory: ClaimMemory | None = None) -> Iterator[Any]:
+        """Claim up to `limit` jobs, one after the other, while there is room for them."""
+        record = self.parent
+        if record is None or not record.activated or record.dead:
+            return
+        if record._p_jar is not None and record._p_oid is not None:
+            # Else a sibling that finds us dead at this moment would not be in our way.
+            record._p_jar.readCurrent(record)
+        room = min(limit, self._size - self.running)
+        if room <= 0:
+            return
+        for job in self._choices(memory):
+            self._hold(job)
+            yield job
+            room -= 1
+            if room <= 0:
+                return
+
+    def _choices(self, memory: ClaimMemory | None) -> Iterator[Any]:
+        if self._chooser is None and type(self)._choose is Agent._choose:
+            yield from self.queue.claims(self.filter, uuid=self.parent.UUID, memory=memory)
+            return
+        while (job := self._choose()) is not None:
+            yield job
+
+    def _choose(self) -> Any:
+        """Claim a job from the queue, or answer None.  The hook for subclasses."""
+        chooser = self.chooser
+        if chooser is not None:
+            return chooser(self)
+        return next(self.queue.claims(self.filter, uuid=self.parent.UUID), None)
+
+    def _hold(self, job: Any) -> None:
+        job.move(Move.ASSIGN)
+        job.parent = self
+        job._place = self._running.maxKey() + 1
+        self._running[job._place] = job
+
+    # Holding
+
+    @property
+    def running(self) -> int:
+        """How many jobs it holds that count against `size`: all but those that wait for others."""
+        return len(self._running) - 1
+
+    def await_others(self, place: int) -> None:
+        """Go on holding a job that waits for another, but no longer count it."""
+        self._await(self._running.pop(place))
+
+    def adopt(self, job: Any) -> None:
+        """Hold a job whose own agent is gone, without counting it."""
+        if job.parent is not self:
+            job.parent = self
+        self._await(job)
+
+    def _await(self, job: Any) -> None:
+        self._awaiting[self._awaiting.maxKey() + 1] = job
+
+    def awaiting(self) -> list[Any]:
+        """The jobs that it holds and that wait for others."""
+        return list(self._awaiting.values(min=0))
+
+    def let_go(self, job: Any) -> None:
+        """Take `job` out as it is, with what the mailbox has for it.  LookupError."""
+        tree, key = self._find(job)
+        del tree[key]
+        if job.oid in self.mailbox:
+            job.collect_extras(self.mailbox)
+
+    def _find(self, job: Any) -> tuple[Any, int]:
+        """The tree and the key of `job`."""
+        if isinstance(job._place, int) and self._running.get(job._place) is job:
+            return self._running, job._place
+        for tree in (self._running, self._awaiting):
+            for key, held in tree.items(min=0):
+                if held is job:
+                    return tree, key
+        raise LookupError("item not in agent", job)
+
+    def jobCompleted(self, job: Any) -> None:
+        """Move `job` to `completed`.  LookupError if it is not held."""
+        self.let_go(job)
+        self.completed.add(job, failed=job.failed)
+        self._see_to_late_callbacks(job)
+
+    def tidy(self, place: int, failed: bool) -> None:
+        """Like jobCompleted, for the job claimed under the number `place`, without loading it."""
+        job = self._running.pop(place)
+        self.completed.add(job, failed)
+        if int.from_bytes(job._p_oid, "big") in self.mailbox:
+            job.collect_extras(self.mailbox)
+            self._see_to_late_callbacks(job)
+
+    def _see_to_late_callbacks(self, job: Any) -> None:
+        """Have callbacks run that were added while nobody could know that the job had ended."""
+        if any(callback.status != COMPLETED for callback in job.callbacks):
+            performance.put_resumption(self.queue, job.continue_callbacks)
+
+    def held(self) -> list[tuple[int, Any]]:
+        """Number of the claim and job, of those that count against `size`; loads none."""
+        return list(self._running.items(min=0))
+
+    def take(self, place: int) -> Any:
+        """Take out and answer the job claimed under the number `place`, as it is."""
+        job = self._running.pop(place)
+        if int.from_bytes(job._p_oid, "big") in self.mailbox:
+            job.collect_extras(self.mailbox)
+        return job
+
+    def pull(self, index: int = 0) -> Any:
+        """Take out and answer the job at `index`; it is NEW again.  IndexError."""
+        job = self[index]
+        self.remove(job)
+        return job
+
+    def remove(self, item: Any) -> None:
+        """Take out a job; it is NEW again, and whatever runs it commits nothing more.
+
+        LookupError if it is not held.
+        """
+        self.let_go(item)
+        if item.status != NEW:
+            item.move(Move.LET_GO)
+        item.parent = item._place = item._token = item._quota_hold = None
+
+    def index(self, item: Any) -> int:
+        """The place of `item`.  LookupError if it is not held."""
+        for index, job in enumerate(self):
+            if job is item:
+                return index
+        raise LookupError("item not in agent", item)
+
+    def __contains__(self, item: Any) -> bool:
+        return any(job is item for job in self)
+
+    def __len__(self) -> int:
+        return len(self._running) + len(self._awaiting) - 2
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._running.values(min=0)
+        yield from self._awaiting.values(min=0)
+
+    def __getitem__(self, index: int) -> Any:
+        return list(self)[index]
+
+    def __delitem__(self, index: int) -> None:
+        self.remove(self[index])
+
+
+@zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]
+def addMainAgentActivationHandler(event: Any) -> None:
+    """Give a dispatcher that is activated and has no agent 'main' one that takes any job."""
+    record = event.object
+    if IDispatcherAgents.providedBy(record) and "main" not in record:
+        record["main"] = Agent()

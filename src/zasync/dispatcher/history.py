@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What a dispatcher remembers of its polls and jobs: in the process only, bounded, for people.
+
+Written by the polling thread and the worker threads, read by whoever asks; each method holds the
+lock for a moment only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from zasync.foundation import clock
+
+Key = tuple[int, str]
+"""How a job is named: its object id as an integer, the name of its database."""
+
+Moment = datetime | timedelta | None
+
+
+def moment(value: Moment) -> datetime | None:
+    """An aware datetime; a timedelta means so long ago."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        return clock.now() - value
+    return clock.aware(value, "the time asked for")
+
+
+class PollInfo(Mapping[str, dict[str, dict[str, Any]]]):
+    """What one poll saw and did: name of queue -> name of agent -> a dict.
+
+    The dict has 'size', 'len' (jobs held), 'active jobs' and 'new jobs' (lists of keys) and
+    'error' (a Failure, or None).  A queue that is left to a twin has no agents.
+    """
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.utc_timestamp = clock.now()
+        self._data: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def agent(self, queue: str, agent: str) -> dict[str, Any]:
+        """The dict of one agent, made if need be."""
+        fresh = {"size": 0, "len": 0, "active jobs": [], "new jobs": [], "error": None}
+        return self._data.setdefault(queue, {}).setdefault(agent, fresh)
+
+    def add_queue(self, queue: str) -> None:
+        self._data.setdefault(queue, {})
+
+    def __getitem__(self, queue: str) -> dict[str, dict[str, Any]]:
+        return self._data[queue]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        return f"<poll {self.key} at {self.utc_timestamp.isoformat()}: {self._data}>"
+
+
+class Polls:
+    """The last polls, newest first."""
+
+    def __init__(self, size: int) -> None:
+        self._polls: deque[PollInfo] = deque(maxlen=size)
+        self._lock = threading.Lock()
+        self.total = 0  # how many there were, also of those forgotten
+
+    def next_key(self) -> int:
+        return self.total + 1
+
+    def add(self, info: PollInfo) -> None:
+        with self._lock:
+            self._polls.appendleft(info)
+            self.total += 1
+
+    def clear(self) -> None:
+        with self._lock:
+            self._polls.clear()
+
+    def __iter__(self) -> Iterator[PollInfo]:
+        return self.iter()
+
+    def iter(self, start: Moment = None, stop: Moment = None) -> Iterator[PollInfo]:
+        """The polls at or before `start` and at or after `stop`, newest first."""
+        newest, oldest = moment(start), moment(stop)
+        with self._lock:
+            polls = list(self._polls)
+        for poll in polls:
+            if newest is not None and poll.utc_timestamp > newest:
+                continue
+            if oldest is not None and poll.utc_timestamp < oldest:
+                return
+            yield poll
+
+    def first(self, start: Moment = None) -> PollInfo:
+        """The newest at or before `start`.  ValueError if there is none."""
+        for poll in self.iter(start):
+            return poll
+        raise ValueError("no poll at or before that time", start)
+
+    def __len__(self) -> int:
+        return len(self._polls)
+
+
+class JobInfos:
+    """What is known of the jobs that run here, and of the last ones that did."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._infos: OrderedDict[Key, dict[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def started(self, key: Key, info: dict[str, Any]) -> None:
+        with self._lock:
+            self._infos.pop(key, None)
+            self._infos[key] = info
+            surplus = len(self._infos) - self._size
+            if surplus > 0:
+                ended = [key for key, info in self._infos.items() if info["completed"]]
+                for old in ended[:surplus]:
+                    del self._infos[old]
+
+    def update(self, key: Key, **changes: Any) -> None:
+        with self._lock:
+            info = self._infos.get(key)
+            if info is not None:
+                info.update(changes)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._infos.clear()
+
+    def copies(self) -> list[tuple[Key, dict[str, Any]]]:
+        """Key and a copy of the info of each, in the order of their starts."""
+        with self._lock:
+            return [(key, dict(info)) for key, info in self._infos.items()]
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._infos[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._infos
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter([key for key, _ in self.copies()])
+
+
+def statistics(
+    infos: list[tuple[Key, dict[str, Any]]], start: datetime | None, end: datetime
+) -> dict[str, Any]:
+    """Count what began or ended after `start` and up to `end`, and find the extremes."""
+    result: dict[str, Any] = {
+        "started": 0,
+        "successful": 0,
+        "failed": 0,
+        "unknown": 0,
+        "statistics start": start,
+        "statistics end": end,
+    }
+    spans: dict[str, list[tuple[timedelta, Key]]] = {"active": [], "successful": [], "failed": []}
+    for key, info in infos:
+        began, ended = info["started"], info["completed"]
+        if began > end or (ended is not None and start is not None and ended < start):
+            continue
+        if start is None or began >= start:
+            result["started"] += 1
+        if ended is None or ended > end:
+            spans["active"].append((end - began, key))
+        elif info["failed"] is None:
+            result["unknown"] += 1
+        else:
+            name = "failed" if info["failed"] else "successful"
+            result[name] += 1
+            spans[name].append((ended - began, key))
+    for name, found in spans.items():
+        result[f"longest {name}"] = max(found)[1] if found else None
+        result[f"shortest {name}"] = min(found)[1] if found else None
+    return result

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""One poll, in one transaction: tidy what ended, ping, claim for the free places, mark, commit.
+
+Then, and only if it was committed, hand over.  A poll answers how long to sleep.  What it believes
+comes from the database each time: a claim whose commit was in doubt is found by the next poll.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import transaction
+
+from zasync.dispatcher.history import Key, PollInfo
+from zasync.dispatcher.liveness import Observer
+from zasync.dispatcher.pool import Pool, Tracked
+from zasync.failure import Failure
+from zasync.foundation import clock
+from zasync.foundation.attempts import end
+from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.process import this_process
+from zasync.foundation.reporting import events
+from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
+from zasync.job import performance
+from zasync.job.performance import Ending
+from zasync.queue import ClaimMemory
+
+FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
+RETRY_TWIN = 60.0  # seconds between two complaints about a twin
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is to be done in this process if the transaction is committed."""
+
+    tidied: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
+    started: list[tuple[Pool, Tracked, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    joined: set[str] = dataclasses.field(default_factory=set)
+    sizes: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    bells: list[bytes] = dataclasses.field(default_factory=list)
+    due: list[float] = dataclasses.field(default_factory=list)  # moments, seconds of the clock
+    urgent: bool = False  # must be committed, even if only by this poll
+
+    def can_wait(self) -> bool:
+        """Whether nothing but the tidying of ended jobs would be committed."""
+        return not self.urgent and not self.started and not self.joined
+
+
+class Poller:
+    """Polls for one dispatcher; not re-entrant."""
+
+    def __init__(self, dispatcher: Any, incarnation: int) -> None:
+        self.dispatcher = dispatcher
+        self.incarnation = incarnation
+        self.manager = transaction.TransactionManager(explicit=True)
+        self.connection = dispatcher.db.open(transaction_manager=self.manager)
+        self.observer = Observer()
+        self.memory = ClaimMemory()
+        self.joined: set[str] = set()
+        self._pause = FIRST_PAUSE
+        self._twin_reported: dict[str, float] = {}
+
+    def poll(self, *, hurried: bool = False) -> float:
+        """Do one poll; answers the seconds until the next one.
+
+        A `hurried` poll (after a hint) leaves mere tidying to a later one, so that it can share
+        that one's commit.
+        """
+        info = PollInfo(self.dispatcher.polls.next_key())
+        try:
+            plan = self._transact(info, hurried)
+        except Exception as error:
+            return self._after_error(error)
+        self._pause = FIRST_PAUSE
+        self._act(plan)
+        self.dispatcher.polls.add(info)
+        events.polled(info)
+        seconds = self.dispatcher.poll_interval
+        now = clock.now().timestamp()
+        return float(max(0.0, min([seconds, *(moment - now for moment in plan.due)])))
+
+    def _transact(self, info: PollInfo, hurried: bool) -> Plan:
+        self.manager.begin()
+        try:
+            plan = Plan()
+            for name, queue in self._queues():
+                self._work_queue(name, queue, plan, info)
+            if hurried and plan.can_wait():
+                plan.tidied.clear()
+                self.manager.abort()
+            else:
+                self.manager.commit()
+            return plan
+        except BaseException:
+            end(self.manager)
+            raise
+
+    def _after_error(self, error: Exception) -> float:
+        if classify(error, from_storage=True) is Trouble.OTHER:
+            events.poll_failed(error)
+        else:
+            events.poll_repeated(error, self._pause)
+        pause, self._pause = self._pause, min(self._pause * 2, self.dispatcher.poll_interval)
+        if classify(error, from_storage=True) is Trouble.CONFLICT:
+            pause = clock.current().random.uniform(0, min(pause, 0.05))
+        return pause
+
+    def _queues(self) -> list[tuple[str, Any]]:
+        queues = self.connection.root().get(KEY)
+        return [] if queues is None else self.dispatcher.select_queues(queues.items())
+
+    # One queue
+
+    def _work_queue(self, name: str, queue: Any, plan: Plan, info: PollInfo) -> None:
+        info.add_queue(name)
+        record = self._own_record(name, queue, plan)
+        if record is None:
+            return
+        before = record.last_ping.value
+        queue.dispatchers.ping(self.dispatcher.UUID, self.observer.is_dead)
+        if record.incarnation != self.incarnation:  # others had deactivated us
+            self._enter(record)
+        plan.urgent |= record.last_ping.value != before
+        for agent_name, agent in list(record.items()):
+            if IAgent.providedBy(agent):
+                self._work_agent(name, agent_name, agent, plan, info)
+        plan.bells += [counter._p_oid for counter in queue.counters() if counter._p_oid]
+        due = queue.next_due()
+        if due is not None and due > clock.now():
+            plan.due.append(due.timestamp())
+
+    def _own_record(self, name: str, queue: Any, plan: Plan) -> Any:
+        """Our record in the queue, activated by us; None if the queue is left to a twin."""
+        uuid = self.dispatcher.UUID
+        record = queue.dispatchers.get(uuid)
+        if record is None:
+            record = queue.dispatchers.register(uuid)
+            events.dispatcher_registered(uuid, name)
+        if record.activated and record.incarnation == self.incarnation:
+            return record
+        if record.activated:
+            if not self.observer.is_former_self(record):
+                self._complain_of_twin(name)
+                return None
+            events.former_self_recovered(uuid, name)
+            record.deactivate()
+        elif name in self.joined:
+            return record  # the ping will find it deactivated, and say so
+        record.activate()
+        self._enter(record)
+        plan.joined.add(name)
+        return record
+
+    def _enter(self, record: Any) -> None:
+        record.incarnation = self.incarnation
+        record.process = this_process().to_state()
+
+    def _complain_of_twin(self, name: str) -> None:
+        now = clock.monotonic()
+        if now - self._twin_reported.get(name, -RETRY_TWIN) >= RETRY_TWIN:
+            self._twin_reported[name] = now
+            events.twin_is_alive(self.dispatcher.UUID, name)
+
+    # One agent
+
+    def _work_agent(
+        self, queue_name: str, agent_name: str, agent: Any, plan: Plan, info: PollInfo
+    ) -> None:
+        pool = self.dispatcher.pool(queue_name, agent_name)
+        plan.sizes[queue_name, agent_name] = agent.size
+        self._tidy(agent, pool, plan)
+        self._recognise(agent, pool, plan)
+        seen = info.agent(queue_name, agent_name)
+        try:
+            for job in agent.claim_jobs(agent.size, self.memory):
+                token = clock.current().token()
+                job.start(token)
+                seen["new jobs"].append(self._start(pool, job, plan))
+        except Exception as error:
+            if classify(error, from_storage=True) is not Trouble.OTHER:
+                raise
+            seen["error"] = Failure()
+            events.agent_failed(queue_name, agent_name, error)
+        seen["size"], seen["len"] = agent.size, len(agent)
+        seen["active jobs"] = [tracked.key for tracked in pool.busy]
+
+    def _tidy(self, agent: Any, pool: Pool, plan: Plan) -> None:
+        """Move what has ended to where it belongs."""
+        held = dict(agent.held())
+        for tracked in list(pool.tracked.values()):
+            if tracked.place not in held:  # others took it out
+                if tracked.outcome is not None:
+                    plan.tidied.append((pool, tracked))
+                continue
+            if tracked.outcome is not None and tracked.outcome.ending is not Ending.STOPPED:
+                self._tidy_one(agent, tracked, plan)
+                plan.tidied.append((pool, tracked))
+        for job in agent.awaiting():
+            if job.status == COMPLETED:
+                agent.jobCompleted(job)
+
+    def _tidy_one(self, agent: Any, tracked: Tracked, plan: Plan) -> None:
+        outcome = tracked.outcome
+        assert outcome is not None
+        if outcome.ending is Ending.COMPLETED:
+            agent.tidy(tracked.place, outcome.failed)
+        elif outcome.ending is Ending.RESCHEDULED:
+            performance.put_again(agent.take(tracked.place), agent.queue)
+            plan.urgent = True
+        elif outcome.ending in (Ending.WAITING, Ending.CALLBACKS):
+            agent.await_others(tracked.place)
+
+    def _recognise(self, agent: Any, pool: Pool, plan: Plan) -> None:
+        """See to jobs that the agent holds and this process does not know of.
+
+        They were claimed by a poll of ours whose commit was in doubt, or by hand.
+        """
+        known = {tracked.place for tracked in pool.tracked.values()}
+        for place, job in agent.held():
+            if place in known:
+                continue
+            if job.status == ASSIGNED:
+                job.start(clock.current().token())
+                self._start(pool, job, plan)
+            elif job.status == ACTIVE and job._again is not None:
+                performance.put_again(agent.take(place), agent.queue)
+                plan.urgent = True
+            elif job.status == ACTIVE and job.awaited is None:
+                self._start(pool, job, plan)
+            elif job.status == COMPLETED:
+                agent.jobCompleted(job)
+            else:
+                agent.await_others(place)
+                if job.status == CALLBACKS:
+                    performance.put_resumption(agent.queue, job.resumeCallbacks)
+
+    def _start(self, pool: Pool, job: Any, plan: Plan) -> Key:
+        connection = job._p_jar
+        if connection is None or job._p_oid is None:  # made by the claim, such as one that fails
+            connection = pool_connection(self.connection, job)
+            connection.add(job)
+        key = (job.oid, connection.db().database_name)
+        tracked = Tracked(key, job._token, job._place)
+        info = {
+            "call": repr(job),
+            "queue": pool.queue_name,
+            "agent": pool.agent_name,
+            "quota names": job.quota_names,
+            "started": clock.now(),
+            "completed": None,
+            "failed": None,
+            "result": None,
+            "reassigned": False,
+            "thread": None,
+            "poll id": self.dispatcher.polls.next_key(),
+        }
+        plan.started.append((pool, tracked, info))
+        return key
+
+    # After the commit
+
+    def _act(self, plan: Plan) -> None:
+        for pool, tracked in plan.tidied:
+            pool.tracked.pop(tracked.key, None)
+        for name in plan.joined:
+            events.dispatcher_joined(self.dispatcher.UUID, name)
+        self.joined |= plan.joined
+        self.dispatcher.resize_pools(plan.sizes)
+        self.dispatcher.hints.watch(plan.bells)
+        for pool, tracked, info in plan.started:
+            self.dispatcher.jobs.started(tracked.key, info)
+            pool.track(tracked)
+            self.dispatcher.worker(pool).start(tracked)
+
+    # The end
+
+    def deactivate(self) -> None:
+        """Say that we stop, and hand back what is left; commits."""
+        for _name, queue in self._queues():
+            record = queue.dispatchers.get(self.dispatcher.UUID)
+            if record is None or record.incarnation != self.incarnation:
+                continue
+            for agent_name, agent in list(record.items()):
+                pool = self.dispatcher.pool(queue.name, agent_name)
+                self._tidy(agent, pool, Plan())
+            record.deactivate()
+
+    def close(self) -> None:
+        end(self.manager)
+        self.connection.close()
+
+
+def pool_connection(connection: Any, job: Any) -> Any:
+    """The connection to the database in which the parent of a new job lies."""
+    parent = job.parent
+    return connection if parent is None or parent._p_jar is None else parent._p_jar

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Run a function of ours in a transaction and commit it, against conflicts and bad storages.
+
+For the transactions that hold only our own bookkeeping.  A job's own transaction is settled by
+`zasync.job.performance`, which asks the job's retry policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from transaction.interfaces import NoTransaction
+
+from zasync.foundation import clock
+from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.reporting import events
+
+Result = TypeVar("Result")
+
+CONFLICT_PAUSE = 0.05  # seconds at most between two attempts after a conflict
+LONGEST_PAUSE = 60.0  # seconds at most between two attempts on a storage that is away
+
+
+class Stopped(Exception):
+    """Waiting was cut short because the process is told to stop."""
+
+
+stop_signal: ContextVar[clock.Signal | None] = ContextVar("stop_signal", default=None)
+"""What cuts waits in this thread short; a dispatcher's worker thread sets it."""
+
+
+def pause(seconds: float) -> None:
+    """Wait for `seconds`.  Stopped if the process is told to stop meanwhile."""
+    if clock.wait(stop_signal.get(), seconds):
+        raise Stopped
+
+
+def pauses(
+    first: float = 5.0, step: float = 5.0, longest: float = LONGEST_PAUSE
+) -> Iterator[float]:
+    """Seconds to wait before each further try of a storage that is away."""
+    seconds = first
+    while True:
+        yield seconds
+        seconds = min(seconds + step, longest)
+
+
+def committed(
+    function: Callable[..., Result],
+    *args: Any,
+    transaction_manager: Any,
+    happened: Callable[[], bool] | None = None,
+    tries: int | None = None,
+) -> Result | None:
+    """Call `function(*args)` in a new transaction and commit it; answer what it answered.
+
+    After an error from the commit, `happened()` is asked in a new transaction whether the commit
+    took effect all the same; if so the answer of the function is that of the last call.  A
+    function without `happened` must be one that may be done twice.  Conflicts are tried again
+    at once (`tries` times, None: for ever), storage troubles after a growing pause (for ever,
+    until this thread's `stop_signal` is set: then Stopped).  Any other error goes to the
+    caller, with the transaction aborted.
+    """
+    storage_pauses = pauses(first=0.5, step=1.0)
+    attempt = 0
+    seconds = 0.0
+    in_doubt = False
+    result: Result | None = None
+    while True:
+        attempt += 1
+        try:
+            transaction_manager.begin()
+            if in_doubt and happened is not None and happened():
+                transaction_manager.abort()
+                return result
+            in_doubt = False
+            result = function(*args)
+            in_doubt = True
+            transaction_manager.commit()
+            return result
+        except Exception as error:
+            end(transaction_manager)
+            trouble = classify(error, from_storage=True)
+            if trouble is Trouble.OTHER:
+                raise
+            if trouble is Trouble.CONFLICT:
+                if tries is not None and attempt >= tries:
+                    raise
+                in_doubt = False
+                seconds = clock.current().random.uniform(0, min(CONFLICT_PAUSE, 0.002 * attempt))
+            else:
+                seconds = next(storage_pauses)
+                events.storage_trouble(getattr(function, "__name__", "commit"), error, seconds)
+        pause(seconds)
+
+
+def end(transaction_manager: Any) -> None:
+    """Abort what is under way, if anything is; a storage that is away does not stop that."""
+    try:
+        transaction_manager.abort()
+    except NoTransaction:
+        pass
+    except Exception as error:  # such a storage cannot even abort; begin() tries anew
+        events.storage_trouble("abort", error, 0.0)

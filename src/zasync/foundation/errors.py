@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""One table that sorts the errors of storages and commits by what to do about them.
+
+It asks for properties (`TransientError`) and, where a driver gives none, for names, so that
+no storage has to be importable here.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from transaction.interfaces import TransientError
+from ZODB.POSException import ConflictError, ReadConflictError, ReadOnlyError, StorageError
+
+
+class Trouble(enum.Enum):
+    """What kind of trouble an exception means."""
+
+    CONFLICT = "conflict"  # somebody else was first: run again
+    INFRASTRUCTURE = "infrastructure"  # the storage is away or unwell: wait, then run again
+    READ_ONLY = "read-only"  # the storage takes no writes for now: wait
+    OTHER = "other"  # an error of the code that ran
+
+
+# Names of classes whose instances mean that the storage, not the job, is unwell.
+STORAGE_NAMES = frozenset(
+    {
+        "ZEO.Exceptions.ClientDisconnected",
+        "ZEO.Exceptions.ClientStorageError",
+        "ZEO.Exceptions.ServerException",
+        "ZODB.POSException.StorageTransactionError",
+        "relstorage.adapters.interfaces.UnableToAcquireLockError",
+    }
+)
+# The same, where the error is known to come from the storage: a job may use such a driver too.
+DRIVER_NAMES = frozenset(
+    {
+        "builtins.OSError",
+        "psycopg2.OperationalError",
+        "psycopg2.InterfaceError",
+        "pg8000.exceptions.InterfaceError",
+        "pg8000.exceptions.OperationalError",
+        "sqlite3.OperationalError",
+    }
+)
+
+
+def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
+    """Answer the kind of trouble that `error` means, after looking at all its base classes.
+
+    `from_storage` says that it was raised by a commit or by our own reading, not by a job's code.
+    """
+    if isinstance(error, ReadOnlyError):
+        return Trouble.READ_ONLY
+    if isinstance(error, ConflictError | ReadConflictError):
+        return Trouble.CONFLICT
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):
+        return Trouble.INFRASTRUCTURE
+    if isinstance(error, TransientError):
+        return Trouble.INFRASTRUCTURE if isinstance(error, StorageError) else Trouble.CONFLICT
+    return Trouble.OTHER

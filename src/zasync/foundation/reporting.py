@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""All the wording of the logs.  Code says what happened; this module says it to people.
+
+`zasync.events` is for what a person should see (starts, stops, failures), `zasync.trace` for
+polls and jobs.  ERROR and above: somebody must act, and the line says what.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from zasync.foundation.text import printable
+
+event_log = logging.getLogger("zasync.events")
+trace_log = logging.getLogger("zasync.trace")
+
+
+class Events:
+    """What can happen, one method each; arguments are objects, wording is here."""
+
+    # storage
+
+    def storage_trouble(self, what: str, error: BaseException, pause: float) -> None:
+        event_log.warning(
+            "the storage did not let us %s (%s: %s); trying again in %.1f s",
+            what,
+            type(error).__name__,
+            printable(str(error)),
+            pause,
+        )
+
+    # jobs
+
+    def job_started(self, job: Any) -> None:
+        if trace_log.isEnabledFor(logging.DEBUG):
+            trace_log.debug("started %r", job)
+
+    def job_succeeded(self, job: Any) -> None:
+        if trace_log.isEnabledFor(logging.INFO):
+            trace_log.info("%r succeeded", job)
+
+    def job_failed(self, job: Any, failure: Any, level: int) -> None:
+        trace_log.info("%r failed: %r", job, failure)
+        event_log.log(level, "%r failed:\n%s", job, printable(failure.getTraceback()))
+
+    def job_retried(self, job: Any, why: Any) -> None:
+        trace_log.info("%r will be run again: %r", job, why)
+
+    def job_rescheduled(self, job: Any, when: Any) -> None:
+        trace_log.info("%r goes back to its queue, to be run at %s", job, when)
+
+    def job_lost(self, job: str, error: BaseException | None = None) -> None:
+        event_log.error(
+            "%s was taken away from this run, since its dispatcher was believed dead"
+            " (ReassignedError); what the run did is discarded.  If this dispatcher was not"
+            " frozen or cut off, raise ping_death_interval.",
+            job,
+        )
+
+    def job_in_doubt(self, job: str, error: BaseException) -> None:
+        event_log.warning(
+            "the commit of %s ended in %s: %s; asking the database what became of it",
+            job,
+            type(error).__name__,
+            printable(str(error)),
+        )
+
+    def job_committed_itself(self, job: Any) -> None:
+        event_log.warning(
+            "%r committed a transaction itself; that part is not one with the job's completion"
+            " and will be repeated if the job is run again",
+            job,
+        )
+
+    def job_unresolvable(self, job: Any, error: BaseException) -> None:
+        event_log.warning("%r waits for a worker that has its code: %s", job, error)
+
+    def job_unreadable(self, where: str, error: BaseException) -> None:
+        event_log.error("a job in %s cannot be read and is left where it is: %r", where, error)
+
+    def process_ending_error(self, job: Any, error: BaseException) -> None:
+        event_log.error(
+            "%r raised %s; the job has failed, its thread works on", job, type(error).__name__
+        )
+
+    def tear_down_failed(self, job: str) -> None:
+        event_log.critical("tearDown of %s failed; work goes on", job, exc_info=True)
+
+    def policy_failed(self, job: Any, error: BaseException) -> None:
+        event_log.critical(
+            "the retry policy of %r could not decide (%r); the job is not run again", job, error
+        )
+
+    def commit_retried_often(self, job: str, count: int, error: Any) -> None:
+        event_log.critical(
+            "the commit of %s has failed %d times, last with %r; trying on", job, count, error
+        )
+
+    def interrupted(self, job: Any, decision: Any) -> None:
+        event_log.warning("%r was interrupted; its policy says: %s", job, decision)
+
+    # dispatchers
+
+    def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:
+        event_log.info("dispatcher %s is activated", uuid)
+
+    def dispatcher_deactivated(self, uuid: Any) -> None:
+        event_log.info("dispatcher %s is deactivated", uuid)
+
+    def dispatcher_registered(self, uuid: Any, queue: str) -> None:
+        event_log.info("dispatcher %s is registered in queue %r", uuid, queue)
+
+    def dispatcher_joined(self, uuid: Any, queue: str) -> None:
+        event_log.info("dispatcher %s works queue %r", uuid, queue)
+
+    def twin_is_alive(self, uuid: Any, queue: str) -> None:
+        event_log.error(
+            "another dispatcher works queue %r under our UUID %s; leaving it alone.  Two processes"
+            " must not share a uuid file: give this one its own (ZASYNC_UUID).",
+            queue,
+            uuid,
+        )
+
+    def former_self_recovered(self, uuid: Any, queue: str) -> None:
+        event_log.warning(
+            "dispatcher %s did not end cleanly last time; recovering its jobs in queue %r",
+            uuid,
+            queue,
+        )
+
+    def sibling_is_dead(self, uuid: Any, queue: str) -> None:
+        event_log.error("dispatcher %s of queue %r is dead; handing back its jobs", uuid, queue)
+
+    def was_deactivated(self, uuid: Any, queue: str) -> None:
+        event_log.critical(
+            "dispatcher %s had been deactivated in queue %r though it lives; reactivating it."
+            "  It was frozen or cut off, or its clock jumped.",
+            uuid,
+            queue,
+        )
+
+    def poll_failed(self, error: BaseException) -> None:
+        event_log.error("a poll failed: %r; polling goes on", error, exc_info=error)
+
+    def poll_repeated(self, error: BaseException, pause: float) -> None:
+        trace_log.info("a poll did not commit (%r); the next is in %.2f s", error, pause)
+
+    def agent_failed(self, queue: str, agent: str, error: BaseException) -> None:
+        event_log.error(
+            "agent %r of queue %r could not choose a job: %r; it is skipped in this poll",
+            agent,
+            queue,
+            error,
+            exc_info=error,
+        )
+
+    def polled(self, info: Any) -> None:
+        if trace_log.isEnabledFor(logging.DEBUG):
+            trace_log.debug("poll %s", info)
+
+    def pool_resized(self, queue: str, agent: str, size: int) -> None:
+        trace_log.info("agent %r of queue %r has %d threads", agent, queue, size)
+
+    def worker_failed(self, queue: str, agent: str, error: BaseException) -> None:
+        event_log.error(
+            "a worker thread of agent %r of queue %r met %r; it works on",
+            agent,
+            queue,
+            error,
+            exc_info=error,
+        )
+
+    def run_failed(self, job: str, error: BaseException) -> None:
+        event_log.error("running %s met an error of zasync's own; it fails", job, exc_info=error)
+
+    def leftover_transaction(self, error: BaseException) -> None:
+        event_log.error("what a job left in its transaction could not be aborted: %r", error)
+
+    def deactivation_failed(self, uuid: Any, error: BaseException) -> None:
+        event_log.error(
+            "dispatcher %s could not say that it stops (%r); it, or a sibling, will recover its"
+            " jobs later",
+            uuid,
+            error,
+        )
+
+    def still_running(self, job: str, seconds: float) -> None:
+        event_log.warning(
+            "%s has not ended within the grace time of %.0f s; it is handed back as interrupted",
+            job,
+            seconds,
+        )
+
+
+events = Events()

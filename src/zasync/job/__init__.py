@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: jobs, their callbacks and retry policies, and how one is run.
+
+This is the public address of the stored classes, whatever file they lie in.
+"""
+
+from zasync.job.callbacks import CallbackProxy, Extras, pass_on
+from zasync.job.composition import Group, parallel, serial
+from zasync.job.job import Job
+from zasync.job.retry import NeverRetry, RetryCommonForever, RetryCommonFourTimes
+from zasync.job.values import Box, Payload
+
+__all__ = [
+    "Box",
+    "CallbackProxy",
+    "Extras",
+    "Group",
+    "Job",
+    "NeverRetry",
+    "Payload",
+    "RetryCommonForever",
+    "RetryCommonFourTimes",
+    "parallel",
+    "pass_on",
+    "serial",
+]
+
+for _stored in (NeverRetry, RetryCommonForever, RetryCommonFourTimes, Box, Payload):
+    _stored.__module__ = __name__

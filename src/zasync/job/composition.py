@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: serial and parallel, jobs that stand for several others.
+
+The group job starts its members in the queue it lies in and then waits, holding no thread, for
+its conclusion: a job that is put once every member has a result, whatever that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zasync.interfaces import NEW, IQueue
+from zasync.job import callables, relations, values
+from zasync.job.job import Job
+from zasync.job.performance import as_job
+
+
+class Group(Job):
+    """A job that performs its arguments, which are jobs, one by one or all at once.
+
+    Made by `serial` and `parallel`.  Jobs may be added to its `args` while it is running.
+    """
+
+    one_by_one = False
+    _postprocess: Any = None
+    _conclusion: Any = None
+    _started = 0  # so many of the first args have been started
+
+    _v_ended = 0  # so many of the first args are known to have ended
+
+    def __init__(self, *jobs: Any, one_by_one: bool, postprocess: Any = None) -> None:
+        super().__init__(self.perform_members, *map(as_job, jobs))
+        if one_by_one:
+            self.one_by_one = True
+        if postprocess is not None:
+            names, target = callables.describe(postprocess, self)
+            self._postprocess = (names, values.boxed(target))
+
+    def check_storable(self, connection: Any) -> None:
+        super().check_storable(connection)
+        if self._postprocess is not None:
+            names, target = self._postprocess
+            callables.check_nameable(names, values.unboxed(target))
+        for member in self.args:
+            member.check_storable(connection)
+
+    def perform_members(self, *jobs: Any) -> Any:
+        """The callable: start what can be started, and answer the job to wait for."""
+        if self._home() is None:
+            raise ValueError(f"{self!r} needs a queue to put its jobs in; put it in one")
+        self._conclusion = Job(self.conclude)
+        self.advance()
+        return self._conclusion
+
+    @property
+    def callable_name(self) -> str:
+        return "zasync.job.serial" if self.one_by_one else "zasync.job.parallel"
+
+    def _home(self) -> Any:
+        """The queue for the members: its own, or (called by hand) that of its database."""
+        queue = self.queue
+        return IQueue(self, None) if queue is None else queue
+
+    def place_inner(self, inner: Any) -> None:
+        """The conclusion is put when the members have ended, not before."""
+        if inner is not self._conclusion:
+            super().place_inner(inner)
+
+    def member_ended(self, result: Any) -> None:
+        """Called as a callback of each member.  Does not commit."""
+        if not relations.has_result(self):
+            self.advance()
+
+    def advance(self) -> None:
+        """Start the members whose turn it is; put the conclusion once all have ended."""
+        while self._started < len(self.args) and (not self.one_by_one or self._all_ended()):
+            self._start_next()
+        if self._started == len(self.args) and self._all_ended():
+            conclusion = self._conclusion
+            if conclusion.status == NEW and conclusion.parent is None:
+                self._home().put(conclusion)
+
+    def _all_ended(self) -> bool:
+        """Whether every member that was started has ended."""
+        ended = self._v_ended
+        while ended < self._started and relations.has_result(self.args[ended]):
+            ended += 1
+        self._v_ended = ended
+        return ended >= self._started
+
+    def _start_next(self) -> None:
+        member = self.args[self._started]
+        if not isinstance(member, Job):
+            member = self.args[self._started] = as_job(member)
+        self._started += 1
+        if relations.has_result(member):
+            return
+        if member.status == NEW and member.parent is None:
+            self._home().put(member)
+        member.addCallback(self.member_ended)
+
+    def conclude(self) -> Any:
+        """The conclusion's callable: answers the result of the group."""
+        if self._started < len(self.args) or not self._all_ended():
+            self._conclusion = Job(self.conclude)  # members were added after it was put
+            self.advance()
+            return self._conclusion
+        if self._postprocess is None:
+            return tuple(member.result for member in self.args)
+        names, target = self._postprocess
+        return callables.resolve(names, values.unboxed(target), self)(*self.args)
+
+
+def serial(*jobs: Any, postprocess: Callable[..., Any] | None = None) -> Group:
+    """A job that performs `jobs` one after the other, in the queue that it is put in.
+
+    Its result is that of `postprocess(*jobs)`, which gets the jobs, so that failures can be
+    looked at; by default the tuple of their results.
+    """
+    return Group(*jobs, one_by_one=True, postprocess=postprocess)
+
+
+def parallel(*jobs: Any, postprocess: Callable[..., Any] | None = None) -> Group:
+    """A job that performs `jobs` all at once, as far as there are threads; else like `serial`."""
+    return Group(*jobs, one_by_one=False, postprocess=postprocess)
+
+
+Group.__module__ = "zasync.job"

@@ -1,0 +1,531 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: the job, one record that is written by one hand at a time.
+
+Whoever puts it writes it first, then the dispatcher that claims it, then the thread that runs it.
+What is rarely needed (payload, callbacks, annotations, retry policy) lies in records beside it,
+made when first needed.  How a run goes is in `zasync.job.performance`, what a status may become
+in `zasync.job.states`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+import zope.component
+import zope.interface
+from BTrees.OOBTree import OOBTree
+from persistent import Persistent
+
+from zasync.failure import Failure
+from zasync.foundation import clock
+from zasync.foundation.reporting import events
+from zasync.foundation.text import safe_repr
+from zasync.interfaces import (
+    ACTIVE,
+    COMPLETED,
+    NEW,
+    PENDING,
+    BadStatusError,
+    IAgent,
+    IJob,
+    IQueue,
+    IRetryPolicy,
+    TimeoutError,
+)
+from zasync.job import callables, interruption, performance, relations, retry, values
+from zasync.job.callbacks import Chaining, Extras
+from zasync.job.states import Move
+
+MICROSECOND = timedelta(microseconds=1)
+JOB_LOG_LEVEL = logging.ERROR  # for failing ends, where a job does not say otherwise
+CALLBACK_LOG_LEVEL = logging.CRITICAL
+
+
+def _moment(attribute: str, text: str) -> Any:
+    """A read-only property: the datetime of what is stored in microseconds."""
+
+    def getter(self: Any) -> datetime | None:
+        micros = getattr(self, attribute)
+        return None if micros is None else clock.from_micros(micros)
+
+    return property(getter, doc=text)
+
+
+@zope.interface.implementer(IJob)
+class Job(Chaining, Persistent):
+    """A callable, its arguments, its state, its result and its callbacks.
+
+    `Job(callable, *args, **kwargs)`; `Job.bind` puts the job itself before the arguments.
+    Arguments are looked at when the job is put.  See `zasync.interfaces.IJob`.
+    """
+
+    # What is stored, each with its default, so that only what differs lies in the record.
+    _status = NEW
+    _parent: Any = None
+    _names: callables.Names = ()
+    _args: tuple[Any, ...] = ()
+    _kwargs: ClassVar[dict[str, Any]] = {}
+    _payload: values.Payload | None = None
+    _begin_after: int | None = None
+    _begin_by: int | None = None
+    _deadline: int | None = None  # fixed when first put; later runs do not move it
+    _place: Any = None  # where it lies among the waiting, or its key in its agent
+    _quota_names: tuple[str, ...] = ()
+    _quota_hold: int | None = None  # token of the places it holds in quotas
+    _token: int | None = None  # names the present (or last) attempt
+    _again: int | None = None  # when to run again, until its dispatcher has put it back
+    _result: Any = None
+    _policy: Any = None
+    _retry_policy_factory: Any = None
+    _failure_log_level: int | None = None
+    _assigner: int | None = None
+    _only_for: int | None = None  # the one dispatcher that may run it (a broadcast copy)
+    _active_start: int | None = None
+    _active_end: int | None = None
+    _callbacks_end: int | None = None
+    _extras: Extras | None = None
+    _own_commits = 0  # how often its code committed by itself
+
+    _v_args: values.WatchedList | None = None
+    _v_kwargs: values.WatchedDict | None = None
+
+    def __init__(self, callable: Any, /, *args: Any, **kwargs: Any) -> None:
+        self._names, target = callables.describe(callable, self)
+        if target is None and values.weight(args) + values.weight(kwargs) <= values.INLINE_LIMIT:
+            if args:
+                self._args = args
+            if kwargs:
+                self._kwargs = kwargs  # type: ignore[misc]
+        else:
+            self._payload = values.Payload(target, list(args), kwargs)
+
+    @classmethod
+    def bind(cls, callable: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Make a job whose callable gets the job itself as its first argument."""
+        job = cls(callable, *args, **kwargs)
+        job.args.insert(0, job)
+        return job
+
+    # What is called
+
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """What is called.  UnresolvableError if this process does not have its code."""
+        target = None if self._payload is None else self._payload.target
+        return callables.resolve(self._names, target, self)
+
+    @callable.setter
+    def callable(self, callable: Any) -> None:
+        self._check_not_started("callable")
+        args, kwargs = list(self.args), dict(self.kwargs)
+        self._names, target = callables.describe(callable, self)
+        if target is not None or self._payload is not None:
+            self._payload = values.Payload(target, args, kwargs)
+            self._forget_views()
+
+    @property
+    def callable_name(self) -> str:
+        """The callable for people: dotted, without loading or importing anything."""
+        return callables.title(self._names)
+
+    @property
+    def args(self) -> list[Any]:
+        """The positional arguments; changes in place are kept."""
+        if self._v_args is None:
+            found = self._args if self._payload is None else self._payload.args
+            self._v_args = values.WatchedList(found, self._args_changed)
+        return self._v_args
+
+    @args.setter
+    def args(self, args: Any) -> None:
+        self._v_args = values.WatchedList(args, self._args_changed)
+        self._args_changed()
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments; changes in place are kept."""
+        if self._v_kwargs is None:
+            found = self._kwargs if self._payload is None else self._payload.kwargs
+            self._v_kwargs = values.WatchedDict(found, self._args_changed)
+        return self._v_kwargs
+
+    @kwargs.setter
+    def kwargs(self, kwargs: dict[str, Any]) -> None:
+        self._v_kwargs = values.WatchedDict(kwargs, self._args_changed)
+        self._args_changed()
+
+    def _args_changed(self) -> None:
+        """Store the changed arguments: in the job's record while they fit, else in the payload."""
+        args, kwargs = list(self.args), dict(self.kwargs)
+        if self._payload is not None:
+            self._payload.args = args
+            self._payload.kwargs = kwargs
+        elif values.weight(args) + values.weight(kwargs) <= values.INLINE_LIMIT:
+            self._args = tuple(args)
+            self._kwargs = kwargs  # type: ignore[misc]
+        else:
+            self._payload = values.Payload(None, args, kwargs)
+            self._args, self._kwargs = (), {}  # type: ignore[misc]
+
+    def _forget_views(self) -> None:
+        self._v_args = self._v_kwargs = None
+
+    def check_storable(self, connection: Any) -> None:
+        """NotStorableError, naming the thing, if callable or arguments cannot be committed."""
+        payload = self._payload
+        target = None if payload is None else payload.target
+        callables.check_nameable(self._names, target)
+        name = self.callable_name
+        if target is not None:
+            values.check_storable(f"the callable {name}", target, connection)
+        for index, value in enumerate(self._args if payload is None else payload.args):
+            if not values.is_plain(value):
+                values.check_storable(f"argument {index} of {name}", value, connection)
+        for key, value in (self._kwargs if payload is None else payload.kwargs).items():
+            if not values.is_plain(value):
+                values.check_storable(f"argument {key!r} of {name}", value, connection)
+
+    # Where it is, and how far
+
+    @property
+    def status(self) -> str:
+        """One of the six statuses of `zasync.interfaces`."""
+        return self._status
+
+    def move(self, move: Move) -> None:
+        """Change the status by `move`; BadStatusError if the table does not have it."""
+        move.check(self)
+        self._status = move.target
+
+    @property
+    def result(self) -> Any:
+        """The value, a Failure, the job that is waited for, or None while there is none."""
+        return values.unboxed(self._result)
+
+    @property
+    def parent(self) -> Any:
+        """The job, queue or agent that holds this, or None."""
+        return self._parent
+
+    @parent.setter
+    def parent(self, parent: Any) -> None:
+        self._parent = parent
+
+    @property
+    def queue(self) -> Any:
+        """The queue found through the parents, or None."""
+        return self._ancestor(IQueue)
+
+    @property
+    def agent(self) -> Any:
+        """The agent found through the parents, or None."""
+        return self._ancestor(IAgent)
+
+    def _ancestor(self, interface: Any) -> Any:
+        parent = self._parent
+        while parent is not None and not interface.providedBy(parent):
+            parent = getattr(parent, "parent", None)
+        return parent
+
+    active_start = _moment("_active_start", "When the last run began (UTC), or None.")
+    active_end = _moment("_active_end", "When the result was there (UTC), or None.")
+    initial_callbacks_end = _moment("_callbacks_end", "When the callbacks were done, or None.")
+
+    @property
+    def assignerUUID(self) -> Any:
+        """The UUID of the instance that put the job, or None."""
+        return None if self._assigner is None else UUID(int=self._assigner)
+
+    @assignerUUID.setter
+    def assignerUUID(self, uuid: UUID | None) -> None:
+        self._assigner = None if uuid is None else uuid.int
+
+    # When and how it may run
+
+    @property
+    def begin_after(self) -> datetime | None:
+        """Not to be started before: aware, in UTC; None until it is put or set."""
+        return None if self._begin_after is None else clock.from_micros(self._begin_after)
+
+    @begin_after.setter
+    def begin_after(self, moment: datetime | None) -> None:
+        if self.status != NEW:
+            raise BadStatusError(f"begin_after of {self!r} can be set while it is new only")
+        if moment is None:
+            self._begin_after = None
+        else:
+            self._begin_after = clock.to_micros(clock.aware(moment, "begin_after"))
+
+    @property
+    def begin_by(self) -> timedelta | None:
+        """To be started within this time after `begin_after`; None: whenever."""
+        return None if self._begin_by is None else timedelta(microseconds=self._begin_by)
+
+    @begin_by.setter
+    def begin_by(self, span: timedelta | None) -> None:
+        if self.status not in (NEW, PENDING):
+            raise BadStatusError(f"begin_by of {self!r} can be set while it is new or pending only")
+        if span is not None and span < timedelta():
+            raise ValueError(f"begin_by must not be negative: {span!r}")
+        self._begin_by = None if span is None else span // MICROSECOND
+        if self.status == PENDING:
+            self.set_deadline()
+
+    def set_deadline(self) -> None:
+        """Fix the moment by which the job must have begun, from begin_after and begin_by."""
+        if self._begin_by is None:
+            self._deadline = None
+        else:
+            self._deadline = (self._begin_after or clock.now_micros()) + self._begin_by
+
+    @property
+    def quota_names(self) -> tuple[str, ...]:
+        """The quotas of the queue in which the job needs a place."""
+        return self._quota_names
+
+    @quota_names.setter
+    def quota_names(self, names: Any) -> None:
+        if isinstance(names, str | bytes):
+            raise TypeError(f"quota_names is a sequence of names, not the single string {names!r}")
+        names = tuple(names)
+        if self.status not in (NEW, PENDING):
+            raise BadStatusError(
+                f"quota_names of {self!r} can be set while it is new or pending only"
+            )
+        if self.status == PENDING:
+            self.queue.requeue(self, names)
+        self._quota_names = names
+
+    @property
+    def failure_log_level(self) -> int | None:
+        """The logging level for a failing end; None means the default of `effective_log_level`."""
+        return self._failure_log_level
+
+    @failure_log_level.setter
+    def failure_log_level(self, level: int | None) -> None:
+        self._failure_log_level = level
+
+    @property
+    def retry_policy_factory(self) -> Any:
+        """None, a callable that makes the policy of a job, or the name of an adapter."""
+        stored = self._retry_policy_factory
+        if stored is None or isinstance(stored, str):
+            return stored
+        names, target = stored
+        return callables.resolve(names, values.unboxed(target), self)
+
+    @retry_policy_factory.setter
+    def retry_policy_factory(self, factory: Any) -> None:
+        if factory is None or isinstance(factory, str):
+            self._retry_policy_factory = factory
+        else:
+            names, target = callables.describe(factory, self)
+            callables.check_nameable(names, target)
+            self._retry_policy_factory = (names, values.boxed(target))
+
+    def getRetryPolicy(self) -> retry.Policy:
+        """The job's policy, made when first asked for; it stays with the job.
+
+        LookupError if the factory's name has no adapter, UnresolvableError if its code is not
+        in this process.
+        """
+        if self._policy is None:
+            self._policy = values.boxed(self._make_policy())
+        policy: retry.Policy = values.unboxed(self._policy)
+        return policy
+
+    def _make_policy(self) -> retry.Policy:
+        factory = self.retry_policy_factory
+        if factory is not None and not isinstance(factory, str):
+            return factory(self)  # type: ignore[no-any-return]
+        name = factory or ("callback" if self.is_callback else "")
+        policy = zope.component.queryAdapter(self, IRetryPolicy, name=name)
+        if policy is not None:
+            return policy  # type: ignore[no-any-return]
+        if factory:
+            raise LookupError(
+                f"no IRetryPolicy adapter is registered under the name {factory!r},"
+                f" which {self!r} asks for as its retry_policy_factory"
+            )
+        return (
+            retry.RetryCommonForever(self) if self.is_callback else retry.RetryCommonFourTimes(self)
+        )
+
+    @property
+    def is_callback(self) -> bool:
+        """Whether this job is a callback of another."""
+        return relations.parent_job(self) is not None
+
+    # Hooks for subclasses
+
+    def setUp(self) -> Any:
+        """Called before each attempt, in its transaction; an error counts as the job's."""
+        return None
+
+    def tearDown(self, setup_info: Any) -> None:
+        """Called after each attempt's commit or abort with what `setUp` answered."""
+
+    # Callbacks and annotations
+
+    @property
+    def callbacks(self) -> tuple[Any, ...]:
+        """The callbacks in the order in which they were added."""
+        extras = self.find_extras()
+        return () if extras is None else extras.callbacks
+
+    @property
+    def annotations(self) -> OOBTree:
+        """An OOBTree for metadata and progress, made when first asked for."""
+        extras = self.need_extras()
+        if extras.annotations is None:
+            extras.annotations = OOBTree()
+        return extras.annotations
+
+    def find_extras(self) -> Extras | None:
+        """The extras if there are any; while the job runs they may lie with its agent."""
+        if self._extras is not None:
+            return self._extras
+        mailbox = self._mailbox()
+        return None if mailbox is None else mailbox.get(self.oid)
+
+    def need_extras(self) -> Extras:
+        """The extras, made if need be.
+
+        While a job is held by an agent, others must not write its record: that would make the
+        work of the running callable conflict.  So new extras are left in the agent's mailbox;
+        the dispatcher attaches them when it lets go of the job.
+        """
+        extras = self.find_extras()
+        if extras is None:
+            extras = Extras()
+            mailbox = self._mailbox()
+            if mailbox is None:
+                self._extras = extras
+            else:
+                mailbox[self.oid] = extras
+        return extras
+
+    def _mailbox(self) -> Any:
+        if self._status in (NEW, PENDING, COMPLETED) or self._p_oid is None:
+            return None
+        return getattr(self._parent, "mailbox", None) if IAgent.providedBy(self._parent) else None
+
+    def collect_extras(self, mailbox: Any) -> None:
+        """Take what `mailbox` holds for this job into its own record."""
+        extras = mailbox.pop(self.oid, None)
+        if extras is not None:
+            self._extras = extras
+
+    @property
+    def oid(self) -> int:
+        """The object id as an integer; 0 while it is not stored."""
+        return int.from_bytes(self._p_oid or b"", "big")
+
+    # Running and ending
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the job now and commit; answers its result.  See `zasync.job.performance`."""
+        return performance.run_by_hand(self, args, kwargs)
+
+    @performance.commits_by_itself
+    def fail(self, e: Any = None) -> Any:
+        """End a job that has not begun with a Failure of `e`, and run its callbacks."""
+        return performance.fail_by_hand(self, TimeoutError() if e is None else e)
+
+    @performance.commits_by_itself
+    def handleInterrupt(self) -> None:
+        """Ask the policy what to do with a job whose dispatcher died, do it, and commit."""
+        interruption.handle_interrupt(self)
+
+    @performance.commits_by_itself
+    def resumeCallbacks(self) -> None:
+        """Finish the callbacks of a job whose dispatcher died during them, and commit."""
+        interruption.resume_callbacks(self)
+
+    @performance.commits_by_itself
+    def continue_callbacks(self, result: Any = None) -> None:
+        """Run the callbacks that are not done yet, if it is time for them, and commit."""
+        interruption.continue_callbacks(self)
+
+    def take_inner_result(self, result: Any) -> None:
+        """Called as a callback of the inner job that this one waits for.  Does not commit."""
+        if self.awaited is not None:
+            self.finish(result, bool(self.callbacks))
+
+    # What the steps of a run write; none of these commits
+
+    def start(self, token: int) -> None:
+        """Mark the job ACTIVE under the attempt `token`."""
+        self.move(Move.START)
+        self._token = token
+        self._active_start = clock.now_micros()
+        self._active_end = self._again = None
+
+    def finish(self, result: Any, has_callbacks: bool) -> None:
+        """Set the result; without callbacks the job is COMPLETED at once."""
+        self._result = values.boxed(result)
+        self._active_end = clock.now_micros()
+        self._quota_hold = None
+        self._again = None
+        self.move(Move.FINISH if self._status == ACTIVE else Move.FAIL)
+        if not has_callbacks:
+            self.complete()
+
+    def wait_for(self, inner: Any) -> None:
+        """Stay ACTIVE with the job `inner` as the result until that one has ended."""
+        self._result = inner
+        inner.addCallback(self.take_inner_result).addCallback(self.continue_callbacks)
+
+    def place_inner(self, inner: Any) -> None:
+        """See to it that the job `inner`, which was returned, will be run: put it if nobody did."""
+        if inner.status == NEW and inner.parent is None and self.queue is not None:
+            self.queue.put(inner)
+
+    def complete(self) -> None:
+        """The callbacks are done."""
+        self.move(Move.COMPLETE)
+        self._callbacks_end = clock.now_micros()
+
+    @property
+    def awaited(self) -> Any:
+        """The inner job whose result this ACTIVE job waits for, or None."""
+        if self._status == ACTIVE and IJob.providedBy(self._result):
+            return self._result
+        return None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the result is a Failure."""
+        return isinstance(self._result, Failure)
+
+    def report_end(self) -> None:
+        """Log how the job ended."""
+        if not self.failed:
+            events.job_succeeded(self)
+            return
+        level = self._failure_log_level
+        if level is None:
+            level = CALLBACK_LOG_LEVEL if self.is_callback else JOB_LOG_LEVEL
+        events.job_failed(self, self._result, level)
+
+    def __repr__(self) -> str:
+        try:
+            return self._describe()
+        except Exception as error:  # whatever a half-loaded or broken job may raise
+            return f"<{type(self).__module__}.{type(self).__name__} ({type(error).__name__})>"
+
+    def _describe(self) -> str:
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        where = "not stored"
+        if self._p_jar is not None and self._p_oid is not None:
+            where = f"oid {self.oid}, db {self._p_jar.db().database_name!r}"
+        shown = [safe_repr(arg) for arg in self.args]
+        shown += [f"{name}={safe_repr(value)}" for name, value in self.kwargs.items()]
+        return f"<{kind} ({where}) ``{self.callable_name}({', '.join(shown)})``>"
+
+
+Job.__module__ = "zasync.job"

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Questions about how jobs hang together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zasync.interfaces import CALLBACKS, COMPLETED, ICallbackProxy, IJob
+
+
+def parent_job(job: Any) -> Any:
+    """The job of which `job` is a callback (directly or through a proxy), or None."""
+    parent = job.parent
+    if ICallbackProxy.providedBy(parent):
+        parent = parent.parent
+    return parent if IJob.providedBy(parent) else None
+
+
+def is_job(candidate: Any) -> bool:
+    """Whether `candidate` provides IJob."""
+    return bool(IJob.providedBy(candidate))
+
+
+def has_result(job: Any) -> bool:
+    """Whether the job has come to its end as far as its own callable is concerned."""
+    return job.status in (CALLBACKS, COMPLETED)

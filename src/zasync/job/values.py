@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: where arguments and results lie, and whether the database can take them.
+
+The record of a job holds no value of a user's class, so that it can be written when the user's
+code is gone.  Small plain values and references to persistent objects (which ZODB writes again
+even when their class is gone) lie in it; anything else lies in a record beside it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import zodbpickle.pickle
+from persistent import Persistent
+from persistent.wref import WeakRef
+
+from zasync.failure import Failure
+from zasync.foundation.text import safe_repr
+from zasync.interfaces import NotStorableError
+
+INLINE_LIMIT = 1024  # about as many bytes of plain values lie in the job's own record
+
+_FIXED = frozenset(
+    {type(None), bool, int, float, complex, date, datetime, time, timedelta, timezone, Decimal}
+    | {UUID, type(Ellipsis)}
+)
+_SEQUENCES = frozenset({tuple, list, set, frozenset})
+_TOO_MUCH = INLINE_LIMIT + 1
+
+
+class Payload(Persistent):
+    """What a job was given: the target of its callable, its arguments."""
+
+    def __init__(self, target: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+        self.target = target
+        self.args = args
+        self.kwargs = kwargs
+
+
+class Box(Persistent):
+    """Holds one value of a user's class, so that the record that refers to it need not."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def boxed(value: Any) -> Any:
+    """`value` itself if the record of a job may hold it, else a Box with it."""
+    if isinstance(value, Failure) or weight(value) <= INLINE_LIMIT:
+        return value
+    return Box(value)
+
+
+def unboxed(value: Any) -> Any:
+    """What was given to `boxed`."""
+    return value.value if isinstance(value, Box) else value
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` surely can be stored: nothing but small plain values, no objects."""
+    return weight(value, reference=_TOO_MUCH) <= INLINE_LIMIT
+
+
+def weight(value: Any, depth: int = 6, reference: int = 40) -> int:
+    """About how many bytes `value` takes; more than INLINE_LIMIT if it holds what is not plain.
+
+    `reference` is what a persistent object counts.
+    """
+    kind = type(value)
+    if kind in _FIXED:
+        return 8
+    if kind is str or kind is bytes:
+        return 4 + len(value)
+    if depth and kind in _SEQUENCES:
+        return _sum_of_weights(value, depth, reference)
+    if depth and kind is dict:
+        return _sum_of_weights(value.keys(), depth, reference) + _sum_of_weights(
+            value.values(), depth, reference
+        )
+    return reference if isinstance(value, Persistent) else _TOO_MUCH
+
+
+def _sum_of_weights(values: Iterable[Any], depth: int, reference: int) -> int:
+    total = 4
+    for value in values:
+        total += weight(value, depth - 1, reference)
+        if total > INLINE_LIMIT:
+            break
+    return total
+
+
+class WatchedList(list[Any]):
+    """A list that tells its owner when it is changed in place."""
+
+    def __init__(self, values: Iterable[Any], changed: Callable[[], None]) -> None:
+        super().__init__(values)
+        self._changed = changed
+
+
+class WatchedDict(dict[str, Any]):
+    """A dict that tells its owner when it is changed in place."""
+
+    def __init__(self, values: dict[str, Any], changed: Callable[[], None]) -> None:
+        super().__init__(values)
+        self._changed = changed
+
+
+def _watch(kind: type, names: Iterable[str]) -> None:
+    """Make each of the changing methods `names` of `kind` tell after it has done its work."""
+    for name in names:
+        original = getattr(kind, name)
+
+        def method(self: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            answer = _original(self, *args, **kwargs)
+            self._changed()
+            return answer
+
+        method.__name__ = name
+        setattr(kind, name, method)
+
+
+_watch(
+    WatchedList,
+    ["append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"]
+    + ["__setitem__", "__delitem__", "__iadd__", "__imul__"],
+)
+_watch(
+    WatchedDict,
+    ["pop", "popitem", "clear", "update", "setdefault"] + ["__setitem__", "__delitem__", "__ior__"],
+)
+
+
+def check_storable(what: str, value: Any, connection: Any) -> None:
+    """NotStorableError, naming `what`, if `value` could not be committed through `connection`.
+
+    `connection` may be None: then only whether it can be pickled is looked at.  New persistent
+    objects that `value` leads to are looked into, those that are stored already are not.
+    """
+    seen: set[int] = set()
+    todo = [value]
+
+    def persistent_id(candidate: Any) -> Any:
+        if isinstance(candidate, WeakRef):
+            return "weak"
+        if isinstance(candidate, type) or not isinstance(candidate, Persistent):
+            return None
+        if id(candidate) not in seen:
+            seen.add(id(candidate))
+            _check_home(what, candidate, connection)
+            if candidate._p_jar is None:
+                todo.append(candidate.__getstate__())
+        return "persistent"
+
+    while todo:
+        pickler = zodbpickle.pickle.Pickler(io.BytesIO(), 3)
+        pickler.persistent_id = persistent_id
+        try:
+            pickler.dump(todo.pop())
+        except NotStorableError:
+            raise
+        except Exception as error:  # a pickler runs code of the objects
+            raise NotStorableError(
+                f"{what} cannot be stored: {safe_repr(value)}"
+                f" ({type(error).__name__}: {error}); use plain values or persistent objects"
+            ) from error
+
+
+def _check_home(what: str, candidate: Any, connection: Any) -> None:
+    home = candidate._p_jar
+    if home is None or connection is None or home in connection.connections.values():
+        return
+    raise NotStorableError(
+        f"{what} cannot be stored: {safe_repr(candidate)} belongs to another connection or"
+        " database, which is not connected with the queue's; load it through"
+        " queue._p_jar (or its get_connection), or pass its id"
+    )

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""For code that runs inside a job: the job, its queue, its dispatcher, and live annotations.
+
+Works in threads and in coroutines.  A live annotation is committed at once, in a connection of
+its own, so that others see the progress of a job that is still running.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transaction
+
+from zasync import threadlocal
+from zasync.foundation import clock
+from zasync.foundation.attempts import committed, end, pause
+
+
+def getJob() -> Any:
+    """The job that is running here.
+
+    In a coroutine it is for reading: there is no transaction that would keep changes.
+    """
+    return threadlocal.current().get_job()
+
+
+def getQueue() -> Any:
+    """The queue of the running job, or None."""
+    return getJob().queue
+
+
+def getDispatcher() -> Any:
+    """The dispatcher that runs this job, or None if it was called by hand."""
+    return threadlocal.current().dispatcher
+
+
+def getReactor() -> Any:
+    """The reactor of the dispatcher that runs this job, or None."""
+    dispatcher = getDispatcher()
+    return None if dispatcher is None else dispatcher.reactor
+
+
+def getAgentName() -> str | None:
+    """The name of the agent that runs this job, or None."""
+    return threadlocal.current().agent_name
+
+
+def setLiveAnnotation(name: str, value: Any, job: Any = None) -> None:
+    """Set `job.annotations[name]` (of the running job by default) and commit that at once.
+
+    It is committed in a connection of its own; the present transaction is not touched and does
+    not see it.  `value` must not be or hold a persistent object of the present connection.
+    """
+    job = getJob() if job is None else job
+    manager, connection = _open_beside(job)
+    try:
+        committed(_annotate, connection, job._p_oid, name, value, transaction_manager=manager)
+    finally:
+        end(manager)
+        connection.close()
+
+
+def getLiveAnnotation(
+    name: str, default: Any = None, timeout: float = 0, poll: float = 1, job: Any = None
+) -> Any:
+    """What others see under `name` in the annotations of `job` now.
+
+    Waits for at most `timeout` seconds for it to be there, looking every `poll` seconds;
+    `default` if it is not there then.
+    """
+    job = getJob() if job is None else job
+    deadline = clock.monotonic() + timeout
+    manager, connection = _open_beside(job)
+    try:
+        while True:
+            manager.begin()
+            extras = connection.get(job._p_oid).find_extras()
+            annotations = {} if extras is None else extras.annotations or {}
+            if name in annotations:
+                return annotations[name]
+            remaining = deadline - clock.monotonic()
+            if remaining <= 0:
+                return default
+            pause(min(poll, remaining))
+    finally:
+        end(manager)
+        connection.close()
+
+
+def _open_beside(job: Any) -> tuple[Any, Any]:
+    """Open a second connection to the database that `job` lies in."""
+    if job._p_jar is None or job._p_oid is None:
+        raise ValueError("a live annotation needs a job that is stored; commit it first", job)
+    manager = transaction.TransactionManager(explicit=True)
+    return manager, job._p_jar.db().open(transaction_manager=manager)
+
+
+def _annotate(connection: Any, oid: bytes, name: str, value: Any) -> None:
+    connection.get(oid).annotations[name] = value

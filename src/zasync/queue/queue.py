@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: the queue, its jobs that nobody has claimed yet, and the mapping of queues.
+
+How the jobs lie and are read in order is in `zasync.queue.waiting`; nothing here commits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import zope.component
+import zope.interface
+from persistent import Persistent
+from persistent.interfaces import IPersistent
+from ZODB.broken import Broken
+from ZODB.interfaces import IConnection
+
+from zasync.foundation import clock
+from zasync.foundation.containers import ReadMapping
+from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.reporting import events
+from zasync.foundation.wakeup import ring_after_commit
+from zasync.interfaces import (
+    IUUID,
+    KEY,
+    NEW,
+    PENDING,
+    IQueue,
+    IQueues,
+    TimeoutError,
+    UnresolvableError,
+)
+from zasync.job import Job, relations
+from zasync.job.performance import as_job
+from zasync.job.states import Move
+from zasync.queue.quota import Quotas
+from zasync.queue.registration import Dispatchers
+from zasync.queue.waiting import Entry, Place, Waiting
+
+Filter = Callable[[Any], Any]
+
+
+class ClaimMemory:
+    """What a dispatcher remembers between claims; lives in the process, not in the database."""
+
+    def __init__(self) -> None:
+        self.reported: set[Place] = set()
+
+    def report_once(self, place: Place, job: Any, error: Exception) -> None:
+        """Log a job that cannot be run here (None: cannot even be read), but only once."""
+        if place in self.reported:
+            return
+        self.reported.add(place)
+        if job is None:
+            events.job_unreadable(f"the queue at {place}", error)
+        else:
+            events.job_unresolvable(job, error)
+
+
+@zope.interface.implementer(IQueue)
+class Queue(Persistent):
+    """A persistent, ordered collection of jobs that nobody has claimed yet."""
+
+    parent: Any = None
+    name: Any = None
+
+    def __init__(self) -> None:
+        self._waiting = Waiting()
+        self.quotas = Quotas(self)
+        self.dispatchers = Dispatchers(self)
+
+    # Putting in
+
+    def put(
+        self,
+        item: Any,
+        begin_after: datetime | None = None,
+        begin_by: timedelta | None = None,
+        failure_log_level: int | None = None,
+        retry_policy_factory: Any = None,
+    ) -> Any:
+        """Have `item` (adapted to IJob) performed; answers the job.  The caller commits.
+
+        Only a NEW job (ValueError), with an aware `begin_after` and a `begin_by` that is not
+        negative (ValueError), known quotas (ValueError('unknown quota name', name)), and a
+        callable and arguments that the database can hold (NotStorableError).
+        """
+        job = as_job(item)
+        _check_new(job)
+        _set_options(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        self.quotas.check_known(job.quota_names)
+        job.check_storable(self._p_jar)
+        uuid = zope.component.queryUtility(IUUID)
+        if uuid is not None:
+            job.assignerUUID = uuid
+        now = clock.now_micros()
+        due = None if job._begin_after is None or job._begin_after <= now else job._begin_after
+        if due is None:
+            job._begin_after = now
+        job.set_deadline()
+        self._admit(job, Move.PUT, self._waiting.add(job, job.quota_names, due))
+        return job
+
+    def putBack(self, job: Any) -> None:
+        """Put a job that was claimed first in line; it keeps its places in quotas."""
+        Move.PUT_BACK.check(job)
+        self._admit(job, Move.PUT_BACK, self._waiting.add_first(job, job.quota_names))
+
+    def reschedule(self, job: Any, due: int) -> None:
+        """Put a job that was run back, to be run at `due` (microseconds since 1970)."""
+        job._quota_hold = None
+        job._begin_after = due
+        self._admit(job, Move.RESCHEDULE, self._waiting.add(job, job.quota_names, due))
+
+    def requeue(self, job: Any, quota_names: tuple[str, ...]) -> None:
+        """Move a waiting job to where jobs with these quotas lie."""
+        self.quotas.check_known(quota_names)
+        self._waiting.discard(job._place)
+        job._place = self._waiting.add(job, quota_names, job._begin_after)
+
+    def _admit(self, job: Any, move: Move, place: Place) -> None:
+        job.move(move)
+        job._place = place
+        job._token = job._again = None
+        job.parent = self
+        if self._p_jar is not None:
+            ring_after_commit(self._p_jar)
+
+    # Taking out
+
+    def pull(self, index: int = 0) -> Any:
+        """Take out and answer the job at `index`; it is NEW again.  IndexError."""
+        job = self[index]
+        self.remove(job)
+        return job
+
+    def remove(self, item: Any) -> None:
+        """Take out a job; it is NEW again.  LookupError('item not in queue', item)."""
+        if not (relations.is_job(item) and item.status == PENDING and item.parent is self):
+            raise LookupError("item not in queue", item)
+        self._take_out(item)
+        item._quota_hold = None
+
+    def _take_out(self, job: Any) -> None:
+        self._waiting.discard(job._place)
+        job.move(Move.TAKE_OUT)
+        job._place = None
+        job.parent = None
+
+    def claim(self, filter: Filter | None = None, default: Any = None) -> Any:
+        """Take out and answer the first due job that the filter and its quotas allow.
+
+        An expired one is replaced by a job that fails it.  A job whose callable is not to be
+        found in this process is left for others.  `default` if there is none.
+        """
+        return next(self.claims(filter), default)
+
+    def claims(
+        self,
+        filter: Filter | None = None,
+        *,
+        uuid: UUID | None = None,
+        memory: ClaimMemory | None = None,
+    ) -> Iterator[Any]:
+        """Claim one job after the other, for the dispatcher `uuid`, as long as there are any."""
+        memory = memory or ClaimMemory()
+        now = clock.now_micros()
+        full: set[str] = set()
+        share = None if uuid is None else self.dispatchers.share_of(uuid)
+        for entry in self._waiting.entries(due=now, skip=full, share=share):
+            job = entry.job
+            if not self._can_be_run(entry, uuid, memory) or (filter and not filter(job)):
+                continue
+            if job._deadline is not None and job._deadline < now:
+                self._take_out(job)
+                yield self._failing(job)
+                continue
+            without_place = self.quotas.without_place(entry.place.quota_names, job)
+            if without_place:
+                full.update(without_place)
+                continue
+            self._take_out(job)
+            self.quotas.take_places(job)
+            yield job
+
+    def _can_be_run(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
+        """Whether this process has the job's code, and the job is not meant for another."""
+        job = entry.job
+        try:
+            if isinstance(job, Broken):
+                raise UnresolvableError(f"the class of the job at {entry.place} is not there")
+            if job._only_for is not None and (uuid is None or job._only_for != uuid.int):
+                return False
+            job.callable  # noqa: B018 - raises UnresolvableError
+        except UnresolvableError as error:
+            memory.report_once(entry.place, job, error)
+            return False
+        except Exception as error:
+            if classify(error, from_storage=True) is not Trouble.OTHER:
+                raise
+            memory.report_once(entry.place, None, error)
+            return False
+        return True
+
+    def _failing(self, expired: Any) -> Any:
+        job = Job(expired.fail, TimeoutError("the job was not begun by its begin_by"))
+        job._begin_after = clock.now_micros()
+        expired.parent = self
+        return job
+
+    # Looking
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return (entry.job for entry in self._waiting.entries())
+
+    def __getitem__(self, index: int) -> Any:
+        position = index if index >= 0 else index + len(self)
+        if position < 0:
+            raise IndexError(index)
+        for job in itertools.islice(self, position, None):
+            return job
+        raise IndexError(index)
+
+    def next_due(self) -> datetime | None:
+        """When the first job that is scheduled for later is due, or None."""
+        due = self._waiting.next_due()
+        return None if due is None else clock.from_micros(due)
+
+    def counters(self) -> list[Any]:
+        """The persistent counters that change whenever something is put in."""
+        return [counter for _names, line in self._waiting.lines() for counter in line.counters()]
+
+    # Hooks for subclasses
+
+    def dispatcher_left(self, uuid: UUID) -> None:
+        """Called when the dispatcher `uuid` has been deactivated in this queue."""
+
+
+def _check_new(job: Any) -> None:
+    if job.status != NEW:
+        raise ValueError(
+            f"only a new job can be put, and the status of this one is {job.status}", job
+        )
+    if job.parent is not None:
+        raise ValueError("this job is a callback of another job and cannot be put", job)
+
+
+def _set_options(
+    job: Any,
+    begin_after: datetime | None,
+    begin_by: timedelta | None,
+    failure_log_level: int | None,
+    retry_policy_factory: Any,
+) -> None:
+    if begin_after is not None:
+        job.begin_after = begin_after
+    if begin_by is not None:
+        job.begin_by = begin_by
+    if failure_log_level is not None:
+        job.failure_log_level = failure_log_level
+    if retry_policy_factory is not None:
+        job.retry_policy_factory = retry_policy_factory
+
+
+@zope.interface.implementer(IQueues)
+class Queues(ReadMapping):
+    """The mapping of queues that lies in the database root under `zasync.interfaces.KEY`."""
+
+    parent: Any = None
+    schema = 1  # the version of the stored model; see zasync.storage.check_schema
+
+    def __setitem__(self, name: str, queue: Any) -> None:
+        if not IQueue.providedBy(queue):
+            raise ValueError("value must be IQueue")
+        self._add(name, queue)
+
+    def __delitem__(self, name: str) -> None:
+        self._take(name)
+
+    def pop(self, name: str) -> Any:
+        """Take out and answer the queue `name`."""
+        return self._take(name)
+
+
+@zope.component.adapter(IPersistent)  # type: ignore[untyped-decorator]
+@zope.interface.implementer(IQueue)
+def getDefaultQueue(obj: Any) -> Any:
+    """Adapter from a persistent object, or a connection, to the queue named ''.
+
+    None (could not adapt) if the object is not stored or the database has no such queue.
+    """
+    connection = IConnection(obj, None)
+    if connection is None:
+        connection = getattr(obj, "_p_jar", None)
+    if connection is None:
+        return None
+    queues = connection.root().get(KEY)
+    return None if queues is None else queues.get("")

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: which dispatchers work a queue, whether they live, and how a dead one is cleared away.
+
+`DispatcherAgents` is written when its dispatcher comes or goes, `LastPing` beside it every few
+seconds; both only by that dispatcher, or by the sibling that finds it dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import zope.component.event  # makes zope.event reach the handlers of zope.component
+import zope.event
+import zope.interface
+from persistent import Persistent
+
+from zasync.foundation import clock
+from zasync.foundation.containers import ReadMapping
+from zasync.foundation.reporting import events
+from zasync.interfaces import (
+    ACTIVE,
+    ASSIGNED,
+    CALLBACKS,
+    COMPLETED,
+    DispatcherActivated,
+    DispatcherDeactivated,
+    DispatcherReactivated,
+    DispatcherRegistered,
+    DispatcherUnregistered,
+    IAgent,
+    IDispatcherAgents,
+    IDispatchers,
+)
+from zasync.job import performance
+
+PING_INTERVAL = timedelta(seconds=15)
+PING_DEATH_INTERVAL = timedelta(seconds=60)
+
+IsDead = Callable[[Any], bool]
+
+
+class LastPing(Persistent):
+    """When a dispatcher last said that it lives: a record of its own, since it changes often."""
+
+    value: datetime | None = None
+
+
+@zope.interface.implementer(IDispatcherAgents)
+class DispatcherAgents(ReadMapping):
+    """One dispatcher's record in one queue: a mapping of name to agent."""
+
+    parent: Any = None
+    name: Any = None
+    activated: datetime | None = None
+    ping_interval = PING_INTERVAL
+    ping_death_interval = PING_DEATH_INTERVAL
+    incarnation: int | None = None  # names the start of a process that activated it
+    process: Any = None  # state of the ProcessIdentity that activated it
+
+    def __init__(self, uuid: UUID) -> None:
+        super().__init__()
+        self._uuid = uuid.int
+        self.last_ping = LastPing()
+
+    @property
+    def UUID(self) -> UUID:
+        """The dispatcher's UUID."""
+        return UUID(int=self._uuid)
+
+    def __setitem__(self, name: str, agent: Any) -> None:
+        if not IAgent.providedBy(agent):
+            raise ValueError("value must be IAgent", agent)
+        if len(agent) > 0:
+            raise ValueError("an agent that holds jobs cannot be added", agent)
+        self._add(name, agent)
+
+    def __delitem__(self, name: str) -> None:
+        if len(self[name]) > 0:
+            raise ValueError(
+                f"agent {name!r} holds jobs; set its size to 0 and wait until they have ended"
+            )
+        self._take(name)
+
+    def pop(self, name: str) -> Any:
+        """Take out and answer the agent `name`; ValueError while it holds jobs."""
+        agent = self[name]
+        del self[name]
+        return agent
+
+    # Living
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is activated and, by the wall clock, its last ping is too old.
+
+        This is how it looks from outside.  Dispatchers judge their siblings by whether the ping
+        changes while they themselves wait, which no wrong clock can spoil.
+        """
+        if not self.activated:
+            return False
+        last = self.last_ping.value or self.activated
+        return clock.now() - last > self.ping_death_interval
+
+    def ping(self) -> None:
+        """Say that the dispatcher lives."""
+        self.last_ping.value = clock.now()
+
+    # Coming and going
+
+    def activate(self) -> None:
+        """Mark as working.  ValueError if it is already."""
+        if self.activated:
+            raise ValueError("UUID is already activated in this queue", self.UUID)
+        self._mark_activated()
+        zope.event.notify(DispatcherActivated(self))
+
+    def reactivate(self) -> None:
+        """Mark as working again.  ValueError if it is."""
+        if self.activated:
+            raise ValueError("UUID is already activated in this queue", self.UUID)
+        self._mark_activated()
+        zope.event.notify(DispatcherReactivated(self))
+
+    def _mark_activated(self) -> None:
+        self.activated = clock.now()
+        self.ping()
+
+    def deactivate(self) -> None:
+        """Mark as not working and hand back what its agents hold.  ValueError if it is not."""
+        if not self.activated:
+            raise ValueError("UUID is not activated in this queue", self.UUID)
+        self.activated = None
+        self.incarnation = None
+        for agent in self.values():
+            hand_back(agent, self.parent)
+        self.parent.dispatcher_left(self.UUID)
+        zope.event.notify(DispatcherDeactivated(self))
+
+
+def hand_back(agent: Any, queue: Any) -> None:
+    """Take all jobs out of `agent`, so that they keep their order, and see to each of them."""
+    for job in reversed(list(agent)):
+        if job.status == COMPLETED:
+            agent.jobCompleted(job)
+            continue
+        agent.let_go(job)
+        job.parent = queue
+        if job.status == ASSIGNED:
+            queue.putBack(job)
+        elif job.status == ACTIVE and job._again is not None:
+            performance.put_again(job, queue)
+        elif job.status == ACTIVE:
+            job._token = None  # whatever still runs it commits nothing more
+            performance.put_resumption(queue, job.handleInterrupt)
+        elif job.status == CALLBACKS:
+            performance.put_resumption(queue, job.resumeCallbacks)
+
+
+@zope.interface.implementer(IDispatchers)
+class Dispatchers(ReadMapping):
+    """The dispatchers of one queue by UUID."""
+
+    def __init__(self, parent: Any) -> None:
+        super().__init__()
+        self.parent = parent
+
+    def register(self, uuid: UUID) -> DispatcherAgents:
+        """Make a record for `uuid`; ValueError if there is one."""
+        uuid = UUID(int=uuid.int)
+        if uuid in self:
+            raise ValueError("UUID is already registered in this queue", uuid)
+        record = DispatcherAgents(uuid)
+        record.parent = self.parent
+        record.name = uuid
+        self._data[uuid] = record
+        zope.event.notify(DispatcherRegistered(record))
+        return record
+
+    def unregister(self, uuid: UUID) -> DispatcherAgents:
+        """Take the record of `uuid` out; ValueError while it is activated."""
+        record: DispatcherAgents = self[uuid]
+        if record.activated:
+            raise ValueError("UUID is activated; deactivate it first", uuid)
+        del self._data[uuid]
+        record.parent = None
+        zope.event.notify(DispatcherUnregistered(record, self.parent))
+        return record
+
+    def ping(self, uuid: UUID, is_dead: IsDead | None = None) -> None:
+        """Say that `uuid` lives, if it is time to, and deactivate its next sibling if dead.
+
+        `is_dead(record)` is how a running dispatcher judges; by default the record's own `dead`.
+        """
+        record: DispatcherAgents = self[uuid]
+        now = clock.now()
+        if not record.activated:
+            events.was_deactivated(record.UUID, self.parent.name)
+            record.reactivate()
+        last = record.last_ping.value
+        if last is None or not timedelta() <= now - last < record.ping_interval:
+            record.ping()
+        sibling = self._next_active(record.UUID)
+        if sibling is not None and (is_dead or _looks_dead)(sibling):
+            events.sibling_is_dead(sibling.UUID, self.parent.name)
+            sibling.deactivate()
+
+    def _next_active(self, uuid: UUID) -> DispatcherAgents | None:
+        """The next activated dispatcher after `uuid` in the ring of all, or None."""
+        later = [record for key, record in self.items() if key > uuid and record.activated]
+        earlier = [record for key, record in self.items() if key < uuid and record.activated]
+        return next(iter([*later, *earlier]), None)
+
+    def share_of(self, uuid: UUID) -> tuple[int, int] | None:
+        """Which of how many activated dispatchers `uuid` is; None if it is the only one."""
+        active = [key for key, record in self.items() if record.activated]
+        if len(active) < 2 or uuid not in active:
+            return None
+        return active.index(uuid), len(active)
+
+
+def _looks_dead(record: DispatcherAgents) -> bool:
+    return record.dead

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Stored: the jobs that wait in a queue, in the order in which they are due.
+
+Jobs with the same quotas form a *line*, so that a full quota is passed over without loading any
+of the jobs that want it.  A line has a tree of jobs that were put back (first of all), and a few
+*lanes*, so that producers seldom write to the same bucket.  A lane has a tree of jobs that may
+start at once and one of jobs that are due later, both keyed by microseconds since 1970; the low
+bits of a key are the number of the lane.  Reading merges all trees into one sequence.
+
+Only BTrees and Lengths of the BTrees package are written often: a storage can merge them without
+having our code.  A tree that is never empty merges more: each holds a sentinel that stays.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Set
+from typing import Any, NamedTuple
+
+from BTrees.Length import Length
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from persistent import Persistent
+
+from zasync.foundation import clock
+
+LANE_BITS = 5
+LANES = 8  # of a line without quotas; at most 2 ** LANE_BITS
+LANES_WITH_QUOTAS = 2
+RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
+ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
+_SENTINEL = -(2**63)
+
+
+class Place(NamedTuple):
+    """Where a waiting job lies: the names of its quotas, the tree, the key in it."""
+
+    quota_names: tuple[str, ...]
+    kind: str
+    key: int
+
+
+RETURNED, READY, LATER = "returned", "ready", "later"
+
+
+class Entry(NamedTuple):
+    """One waiting job on its way out; entries sort in the order of claims."""
+
+    rank: int  # 0: was put back, 1: others
+    order: int
+    place: Place
+    job: Any
+
+
+def new_tree() -> LOBTree:
+    """A tree that is never empty."""
+    tree = LOBTree()
+    tree[_SENTINEL] = None
+    return tree
+
+
+class Lane:
+    """The trees and the counter of one lane, as they are found in a line; not stored itself."""
+
+    def __init__(self, ready: LOBTree, later: LOBTree, added: Length) -> None:
+        self.ready = ready
+        self.later = later
+        self.added = added
+
+
+class Line(Persistent):
+    """The waiting jobs that want the same quotas.  Its own record is not written after its start.
+
+    `added` of a lane counts what was ever put in, `removed` what was ever taken out: producers
+    write the former, claims the latter, and a changed `added` is news for dispatchers.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.returned = new_tree()
+        self.returned_added = Length()
+        self.lanes = tuple((new_tree(), new_tree(), Length()) for _ in range(lanes))
+        self.removed = Length()
+
+    def lane(self, number: int) -> Lane:
+        return Lane(*self.lanes[number])
+
+    def counters(self) -> list[Length]:
+        """The counters that grow when something is put in."""
+        return [self.returned_added, *(added for _, _, added in self.lanes)]
+
+    def __len__(self) -> int:
+        return int(sum(counter() for counter in self.counters()) - self.removed())
+
+    def tree(self, kind: str, key: int) -> Any:
+        if kind == RETURNED:
+            return self.returned
+        lane = self.lane(key & (2**LANE_BITS - 1))
+        return lane.ready if kind == READY else lane.later
+
+
+class Waiting(Persistent):
+    """All lines of one queue.  Knows jobs as what lies in it, not what they are."""
+
+    def __init__(self) -> None:
+        self._lines = OOBTree()  # names of quotas -> Line
+        self._lines[()] = Line(LANES)
+
+    # volatile, per connection: what keeps the puts of one transaction in order and together
+    _v_last = 0
+    _v_lane: tuple[Any, int, int] = (None, 0, 0)
+
+    def lines(self) -> Iterable[tuple[tuple[str, ...], Line]]:
+        """Names of quotas and line, for each line."""
+        return self._lines.items()  # type: ignore[no-any-return]
+
+    def _line(self, quota_names: tuple[str, ...]) -> Line:
+        line = self._lines.get(quota_names)
+        if line is None:
+            line = self._lines[quota_names] = Line(LANES_WITH_QUOTAS if quota_names else LANES)
+        return line  # type: ignore[no-any-return]
+
+    def add(self, job: Any, quota_names: tuple[str, ...], due: int | None) -> Place:
+        """Put `job` at the end of the line (`due` None), or at the time at which it is due."""
+        line = self._line(quota_names)
+        number = self._choose_lane(len(line.lanes))
+        lane = line.lane(number)
+        if due is None:
+            kind, tree = READY, lane.ready
+            due = self._v_last = max(clock.now_micros(), self._v_last + 1)
+        else:
+            kind, tree = LATER, lane.later
+        key = due << LANE_BITS | number
+        while key in tree:
+            key += 1 << LANE_BITS
+        tree[key] = job
+        lane.added.change(1)
+        return Place(quota_names, kind, key)
+
+    def add_first(self, job: Any, quota_names: tuple[str, ...]) -> Place:
+        """Put `job` before all others; what is put first later comes before it."""
+        line = self._line(quota_names)
+        key = -clock.now_micros()
+        first = next(iter(line.returned.keys(min=_SENTINEL, excludemin=True)), None)
+        if first is not None:
+            key = min(key, first - 1)
+        while key in line.returned:
+            key -= 1
+        line.returned[key] = job
+        line.returned_added.change(1)
+        return Place(quota_names, RETURNED, key)
+
+    def _choose_lane(self, lanes: int) -> int:
+        """One lane for a run of puts of one transaction, another for the next run."""
+        transaction, number, puts = self._v_lane
+        present = None
+        if self._p_jar is not None:
+            present = id(self._p_jar.transaction_manager.get())
+        if transaction != present or puts % RUN_LENGTH == 0:
+            number = clock.current().random.randrange(2**LANE_BITS)
+            puts = 0
+        self._v_lane = (present, number, puts + 1)
+        return number % lanes
+
+    def discard(self, place: Place) -> None:
+        """Take out what lies at `place`; KeyError if nothing does."""
+        line = self._lines[place.quota_names]
+        del line.tree(place.kind, place.key)[place.key]
+        line.removed.change(1)
+
+    def __len__(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    def entries(
+        self,
+        *,
+        due: int | None = None,
+        skip: Set[str] = frozenset(),
+        share: tuple[int, int] | None = None,
+    ) -> Iterator[Entry]:
+        """The waiting jobs in the order of claims, without loading them.
+
+        With `due`, only those that may start at that time (microseconds).  Lines whose names of
+        quotas meet `skip` (looked at for each job) are passed over, apart from what was put back.
+        With `share` (n, of), jobs of other lanes than this share count as ORDER_BOUND younger.
+        """
+        return heapq.merge(*self._sequences(due, skip, share), key=_order)
+
+    def _sequences(
+        self, due: int | None, skip: Set[str], share: tuple[int, int] | None
+    ) -> Iterator[Iterator[Entry]]:
+        latest = None if due is None else (due + 1 << LANE_BITS) - 1
+        for names, line in self._lines.items():
+            yield _read(names, RETURNED, line.returned, None, frozenset(), 0)
+            for number, (ready, later, _added) in enumerate(line.lanes):
+                mine = share is None or number % share[1] == share[0]
+                handicap = 0 if mine else ORDER_BOUND << LANE_BITS
+                yield _read(names, READY, ready, None, skip, handicap)
+                yield _read(names, LATER, later, latest, skip, handicap)
+
+    def next_due(self) -> int | None:
+        """When the first of the jobs that are due later is due (microseconds), or None."""
+        keys = [
+            next(iter(later.keys(min=_SENTINEL, excludemin=True)), None)
+            for line in self._lines.values()
+            for _ready, later, _added in line.lanes
+        ]
+        return min((key >> LANE_BITS for key in keys if key is not None), default=None)
+
+
+def _order(entry: Entry) -> tuple[int, int]:
+    return entry[:2]
+
+
+def _read(
+    names: tuple[str, ...],
+    kind: str,
+    tree: Any,
+    latest: int | None,
+    skip: Set[str],
+    handicap: int,
+) -> Iterator[Entry]:
+    rank = 0 if kind == RETURNED else 1
+    for key, job in tree.items(min=_SENTINEL, max=latest, excludemin=True):
+        if names and not skip.isdisjoint(names):
+            return
+        yield Entry(rank, key + handicap, Place(names, kind, key), job)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""RelStorage over SQLite: opening, failing, and coming first together."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import ZODB
+from tests.support.processes import run_without
+
+from zasync.storage import StorageError, close_database, open_database
+from zasync.storage.relstorage import alone_in
+
+ZCONFIG = """\
+%import relstorage
+<zodb jobs>
+  <relstorage>
+    <sqlite3>
+      data-dir {directory}
+    </sqlite3>
+  </relstorage>
+</zodb>
+"""
+
+
+def kept_after_reopening(uri: str) -> bool:
+    db = open_database(uri)
+    with db.transaction() as connection:
+        connection.root()["kept"] = 1
+    close_database(db)
+    db = open_database(uri)
+    try:
+        with db.transaction() as connection:
+            return bool(connection.root()["kept"] == 1)
+    finally:
+        close_database(db)
+
+
+def test_a_sqlite_database_is_made_and_opened(tmp_path: Path):
+    assert kept_after_reopening(f"sqlite:///?data_dir={tmp_path}/jobs")
+
+
+def test_a_sqlite_database_can_be_named_in_a_zconfig_file(tmp_path: Path):
+    config = tmp_path / "zasync.conf"
+    config.write_text(ZCONFIG.format(directory=tmp_path / "jobs"))
+
+    assert kept_after_reopening(f"zconfig://{config}#jobs")
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path):
+    (tmp_path / "jobs").write_text("")
+
+    with pytest.raises(StorageError, match=f"{tmp_path}/jobs"):
+        open_database(f"sqlite:///?data_dir={tmp_path}/jobs")
+
+
+def test_a_sqlite_file_that_is_none_is_told(tmp_path: Path):
+    (tmp_path / "main.sqlite3").write_text("this is no database, but long enough for one" * 9)
+
+    with pytest.raises(StorageError, match=f"cannot open sqlite:///.data_dir={tmp_path}: file is"):
+        open_database(f"sqlite:///?data_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["uri", "zconfig"])
+def test_those_who_come_first_to_a_new_database_at_once_all_get_it(tmp_path: Path, kind: str):
+    uri = f"sqlite:///?data_dir={tmp_path}/jobs"
+    if kind == "zconfig":
+        config = tmp_path / "zasync.conf"
+        config.write_text(ZCONFIG.format(directory=tmp_path / "jobs"))
+        uri = f"zconfig://{config}"
+    barrier = threading.Barrier(4)
+    opened: list[ZODB.DB] = []
+
+    def come() -> None:
+        barrier.wait(20)
+        opened.append(open_database(uri))
+
+    threads = [threading.Thread(target=come) for _ in range(barrier.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert len(opened) == barrier.parties
+    for db in opened:
+        close_database(db)
+    assert kept_after_reopening(uri)
+
+
+def test_waiting_for_others_who_open_has_a_limit(tmp_path: Path):
+    with alone_in(tmp_path, 1), pytest.raises(Exception, match="locked"), alone_in(tmp_path, 0):
+        pytest.fail("two were alone at once")
+
+
+def test_without_relstorage_its_schemes_name_the_extra_to_install(tmp_path: Path):
+    program = """\
+from zasync.storage import UnknownScheme, open_database
+for uri in ("sqlite:///?data_dir=x", "postgresql://me@host/jobs", "redis://host"):
+    try:
+        open_database(uri)
+    except UnknownScheme as error:
+        print(error)
+"""
+    sqlite, postgresql, unknown = run_without(
+        "relstorage", program, tmp_path / "packages"
+    ).splitlines()
+
+    assert "sqlite:// needs RelStorage" in sqlite
+    assert "pip install 'zasync[relstorage]'" in sqlite
+    assert "pip install 'zasync[postgresql]'" in postgresql
+    assert "known are demo, file, memory, zconfig, zeo" in unknown
