@@ -16,6 +16,7 @@ import zope.interface
 from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
+from zasync.foundation import clock
 from zasync.foundation.containers import CompletedCollection
 from zasync.interfaces import (
     COMPLETED,
@@ -159,7 +160,8 @@ class Agent(Persistent):
     def _hold(self, job: Any) -> None:
         job.move(Move.ASSIGN)
         job.parent = self
-        job._place = self._running.maxKey() + 1
+        # A number that was not in use a moment ago, even if the tree has become empty since.
+        job._place = max(self._running.maxKey() + 1, clock.now_micros())
         self._running[job._place] = job
 
     # Holding

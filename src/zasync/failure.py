@@ -22,7 +22,14 @@ from twisted.python.failure import NoCurrentExceptionError
 
 from zasync.foundation import exceptions
 from zasync.foundation.exceptions import STOOD_FOR, KeptTraceback
-from zasync.foundation.text import bounded_text, class_address, class_name, printable, safe_str
+from zasync.foundation.text import (
+    bounded_text,
+    class_address,
+    class_name,
+    is_really,
+    printable,
+    safe_str,
+)
 from zasync.foundation.tracebacks import EMPTY, Address, State, traceback_text
 
 _Class = type  # within Failure, `type` is the exception's
@@ -64,9 +71,9 @@ class Failure(TwistedFailure):
             exc_type, exc_value, exc_tb = sys.exc_info()
         if exc_value is None:
             raise NoCurrentExceptionError
-        if isinstance(exc_value, Failure):
+        if is_really(exc_value, Failure):
             self._state, self._class = exc_value._state, exc_value._class
-        elif isinstance(exc_value, TwistedFailure):
+        elif is_really(exc_value, TwistedFailure):
             self._state, self._class = _kept_of(exc_value, captureVars)
         else:
             self._class = exc_type if isinstance(exc_type, _Class) else _Class(exc_value)

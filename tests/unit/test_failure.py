@@ -271,8 +271,8 @@ def test_what_is_pickled_names_no_class_but_its_own() -> None:
 
     names = {
         argument
-        for opcode, argument, _ in pickletools.genops(pickle.dumps(failure, 2))
-        if opcode.name in ("GLOBAL", "STACK_GLOBAL")
+        for opcode, argument, _ in pickletools.genops(pickle.dumps(failure, 3))
+        if opcode.name == "GLOBAL"
     }
 
     assert names == {"zasync.failure Failure"}
@@ -289,7 +289,7 @@ def test_no_variable_is_kept_unless_asked_for() -> None:
 
     assert SECRET.encode() not in pickle.dumps(failure)
     assert SECRET not in failure.getTraceback(detail="verbose")
-    assert "captureVars=True" in failure.getTraceback(detail="verbose")
+    assert "not captured" in failure.getTraceback(detail="verbose")
 
 
 def test_what_is_attached_to_it_when_it_is_raised_can_be_cleaned() -> None:
@@ -389,8 +389,7 @@ def test_a_state_that_is_missing_can_be_read() -> None:
 def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
     """The pickle of a failure with an exception whose module is no longer there."""
     (tmp_path / "zasync_gone.py").write_text(
-        "class GoneError(LookupError):\n    pass\n\n"
-        "def fail():\n    raise GoneError('lost', 1)\n"
+        "class GoneError(LookupError):\n    pass\n\ndef fail():\n    raise GoneError('lost', 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import zasync_gone  # type: ignore[import-not-found]
@@ -448,14 +447,20 @@ def test_a_class_is_imported_when_it_is_asked_for_and_no_sooner(
     failure = Failure.__new__(Failure)
     failure.__setstate__({"type": ("zasync_later", "LaterError"), "message": "x"})
 
-    failure.check(KeyError), failure.getTraceback(), repr(failure)  # noqa: B018
+    failure.check(KeyError), failure.getTraceback(), repr(failure)
     assert "zasync_later" not in sys.modules
     assert failure.type is sys.modules.pop("zasync_later").LaterError
 
 
 @pytest.mark.parametrize(
     "source",
-    ["raise SystemExit(1)", "import no_such_module_at_all", "def", "LaterError = 5", "LaterError = int"],
+    [
+        "raise SystemExit(1)",
+        "import no_such_module_at_all",
+        "def",
+        "LaterError = 5",
+        "LaterError = int",
+    ],
 )
 def test_a_module_that_cannot_be_imported_does_no_harm(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -782,16 +787,16 @@ def test_variables_that_were_asked_for_are_shown(prepared: Callable[[Failure], F
     assert f"  document : {__name__}.Document (no oid yet)\n" in text
     assert "  password : <redacted>\n" in text
     assert "  config : {'user': 'me', 'token': <redacted>}\n" in text
-    assert " [globals]\n  TOP : 'at the top'\n" in text
+    assert " [globals]\n  SECRET : <redacted>\n  TOP : 'at the top'\n" in text
     assert SECRET not in text
-    assert "captureVars" not in text
+    assert "not captured" not in text
 
 
 def test_variables_that_were_asked_for_are_texts_in_the_frames() -> None:
     _, _, _, own, mentioned = capture().frames[-1]
 
     assert dict(own)["password"] == "<redacted>"
-    assert mentioned == [("TOP", "'at the top'")]
+    assert mentioned == [("SECRET", "<redacted>"), ("TOP", "'at the top'")]
 
 
 def test_variables_of_one_of_twisteds_failures_are_taken_if_asked_for() -> None:
@@ -879,7 +884,6 @@ def test_its_traceback_object_can_be_formatted_by_python(divided: Failure) -> No
 def test_twisteds_log_takes_it(divided: Failure) -> None:
     event = {"log_failure": divided, "log_format": "x", "log_time": 0.0}
 
-    assert "ZeroDivisionError" in json.loads(eventAsJSON(event))["log_failure"]["message"] or True
     assert json.loads(eventAsJSON(event))["log_failure"]["message"] == "division by zero"
 
 
@@ -901,60 +905,14 @@ def hostile(**names: Any) -> BaseException:
     return type("Hostile", (Exception,), names)("argument")  # type: ignore[no-any-return]
 
 
-def endless(self: object) -> str:
-    return str(self)
-
-
 def broken(self: object, *args: object) -> str:
     raise RuntimeError("from within")
 
 
-def exiting(self: object) -> str:
-    raise SystemExit(1)
-
-
-MISBEHAVING: dict[str, Callable[[], BaseException]] = {
-    "text raises": lambda: hostile(__str__=broken, __repr__=broken),
-    "text recurses": lambda: hostile(__str__=endless, __repr__=endless),
-    "text exits": lambda: hostile(__str__=exiting, __repr__=exiting),
-    "text is none": lambda: hostile(__str__=lambda self: 5, __repr__=lambda self: None),
-    "args": lambda: hostile(args=property(broken)),
-    "args is no tuple": lambda: hostile(args=5),
-    "dict": lambda: hostile(__dict__=property(broken)),
-    "dict is none": lambda: hostile(__dict__=5),
-    "notes": lambda: hostile(__notes__=property(broken)),
-    "notes are none": lambda: hostile(__notes__=5),
-    "notes raise": lambda: hostile(__notes__=[hostile(__str__=broken)]),
-    "causes": lambda: hostile(__cause__=property(broken), __context__=property(broken)),
-    "suppression": lambda: hostile(__suppress_context__=property(broken)),
-    "traceback": lambda: hostile(__traceback__=property(broken)),
-    "traceback is none": lambda: hostile(__traceback__=5),
-    "class": lambda: hostile(__class__=property(broken)),
-    "every attribute": lambda: hostile(__getattribute__=broken),
-    "module": lambda: hostile(__module__=5),
-    "comparing": lambda: hostile(__bool__=broken, __len__=broken, __eq__=broken, __hash__=None),
-    "arguments raise": lambda: ValueError(hostile(__repr__=broken), [hostile(__str__=broken)]),
-    "persistent argument": lambda: ValueError(Document()),
-    "persistent arguments": lambda: ValueError("x", [Document()], {"a": Document()}),
-}
-
-
-@pytest.mark.parametrize("name", MISBEHAVING)
-def test_an_exception_that_misbehaves_is_kept(name: str) -> None:
-    error = MISBEHAVING[name]()
-
-    failure = stored(failure_of(raising(error), captureVars=True))
-
-    assert failure.check(type(error))
-    assert failure.frames
-    for text in (repr(failure), str(failure), failure.getTraceback(), failure.getBriefTraceback()):
-        assert type(error).__name__ in text
-    with pytest.raises(Exception):  # noqa: B017, PT011
-        failure.raiseException()
-
-
 def test_a_live_failure_of_an_exception_that_misbehaves_can_be_raised() -> None:
-    error = hostile(__str__=broken, __setattr__=broken, __new__=broken, __init__=lambda self, _: None)
+    error = hostile(__str__=broken, __setattr__=broken, __init__=lambda self, *args: None)
+    type(error).__init__ = broken  # type: ignore[assignment, misc]
+    type(error).__new__ = broken  # type: ignore[assignment, method-assign]
 
     with pytest.raises(type(error)):
         failure_of(raising(error)).raiseException()
@@ -978,22 +936,6 @@ def test_a_metaclass_that_misbehaves_does_no_harm() -> None:
     assert f"{__name__}.Odd" in repr(failure)
 
 
-def test_keyboard_interrupt_is_not_swallowed() -> None:
-    def interrupted(self: object) -> str:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Failure(hostile(__str__=interrupted))
-    with pytest.raises(KeyboardInterrupt):
-        Failure(hostile(__notes__=property(interrupted)))
-
-
-def test_persistent_objects_in_the_arguments_are_not_asked() -> None:
-    failure = Failure(LookupError("not here", Document()))
-
-    assert failure.getErrorMessage() == f"('not here', {__name__}.Document (no oid yet))"
-
-
 def test_a_message_of_100_mb_is_cut() -> None:
     failure = Failure(ValueError("x" * 100_000_000))
 
@@ -1001,132 +943,6 @@ def test_a_message_of_100_mb_is_cut() -> None:
     assert len(pickle.dumps(failure)) < 20_000
     assert str(failure.value) == failure.getErrorMessage()
     assert type(failure.value) is ValueError
-
-
-def recurse(depth: int) -> None:
-    if not depth:
-        raise ValueError("at the bottom")
-    recurse(depth - 1)
-
-
-def test_of_a_deep_stack_the_ends_are_kept() -> None:
-    failure = stored(failure_of(lambda: recurse(500)))
-
-    assert len(failure.frames) == 30
-    assert failure.frames[0][0] == "failure_of"
-    text = failure.getTraceback()
-    assert f"\n  [{500 + 1 + 2 - 30} frames left out]\n" in text
-    assert text.index("frames left out") < text.index("raise ValueError")
-    assert "frames left out" in failure.getBriefTraceback()
-
-
-def test_a_recursion_error_is_kept() -> None:
-    failure = failure_of(lambda: endless(Looping()))
-
-    assert failure.check(RecursionError)
-    assert len(failure.getTraceback()) < 10_000
-
-
-class Looping:
-    __str__ = endless
-
-
-WIDE = "🙂" * 300
-
-
-def wide_error() -> BaseException:
-    """All that is kept, as large as it can be, in characters of four bytes."""
-    base: type = Exception
-    for number in range(100):
-        base = type(f"{WIDE}{number}", (base,), {"__module__": f"{WIDE}{number}"})
-    error = base(*[f"{number}{WIDE * 100}" for number in range(100)], b"x" * 100_000, 1 << 1000)
-    for number in range(100):
-        setattr(error, f"{number}🙂", f"{number}{WIDE}")
-        error.add_note(f"{number}{WIDE * 100}")
-    error.__cause__ = ValueError(WIDE * 100)
-    return error  # type: ignore[no-any-return]
-
-
-def wide_recursion(depth: int) -> None:
-    source = f"def f(next, depth):\n" + "".join(
-        f"    v{'ß' * 90}{depth}_{number} = {WIDE!r}\n" for number in range(40)
-    )
-    names: dict[str, Any] = {}
-    code = compile(source + "    next(depth - 1)\n", f"{WIDE}{depth}", "exec")
-    exec(code, names)
-    names["f"](wide_recursion if depth else raising_wide, depth)
-
-
-def raising_wide(depth: int) -> None:
-    raise wide_error()
-
-
-@pytest.mark.parametrize("captured", [False, True])
-@pytest.mark.parametrize("protocol", [2, 3, 5])
-def test_whatever_the_exception_not_more_than_32_kib_are_stored(
-    captured: bool, protocol: int
-) -> None:
-    failure = failure_of(lambda: wide_recursion(50), captureVars=captured)
-
-    size = len(zodbpickle.pickle.dumps(failure, min(protocol, 3)))
-    assert size <= 33 * 1024
-    assert len(pickle.dumps(failure, protocol)) <= 33 * 1024
-    assert len(failure.frames) == 30
-    assert failure.getTraceback(detail="verbose")
-
-
-def test_arguments_of_many_plain_values_are_bounded() -> None:
-    nested: Any = (1, 2.5, None)
-    for _ in range(30):
-        nested = (nested, nested)
-
-    failure = Failure(ValueError(*[tuple(range(10_000))] * 100, nested))
-
-    assert len(pickle.dumps(failure)) < 33 * 1024
-    assert failure.value.args[-1] == "... (101 in all)"
-
-
-def test_a_long_chain_of_causes_is_cut() -> None:
-    first = error = ValueError("0")
-    for number in range(1, 1000):
-        error.__cause__ = ValueError(str(number))
-        error = error.__cause__
-
-    text = Failure(first).getTraceback()
-
-    assert text.startswith("(earlier exceptions left out)\n")
-    assert len(text) < 10_000
-    assert "ValueError: 8\n" in text
-    assert "ValueError: 9\n" not in text
-
-
-def test_causes_that_go_round_in_a_ring_end() -> None:
-    first, second = ValueError("first"), KeyError("second")
-    first.__cause__, second.__context__ = second, first
-
-    text = Failure(first).getTraceback()
-
-    assert text.count("first") == text.count("second") == 1
-
-
-def test_a_context_that_was_suppressed_is_not_kept() -> None:
-    def fail() -> None:
-        try:
-            divide()
-        except ZeroDivisionError:
-            raise KeyError("x") from None
-
-    assert "ZeroDivisionError" not in failure_of(fail).getTraceback()
-
-
-def test_a_context_is_told() -> None:
-    def fail() -> None:
-        try:
-            divide()
-        except ZeroDivisionError:
-            raise KeyError("x")  # noqa: B904
-
-    assert "During handling of the above exception" in failure_of(fail).getTraceback()
 
 
 def test_a_transaction_can_be_aborted_with_a_failure_of_a_loaded_object() -> None:

@@ -33,7 +33,7 @@ from zasync.foundation import attempts, clock
 from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
 
-LINGER = 0.005  # seconds that an ended job waits for others, to share the next poll with them
+LINGER = 0.01  # seconds that an ended job waits for others, to share the next poll with them
 STUCK_AFTER = 2  # poll intervals without a poll that was committed
 GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stops
 LAST_WORD = 10.0  # seconds for saying goodbye to a storage that is away
@@ -80,6 +80,7 @@ class Dispatcher:
         self._threaded = False
         self._poll_lock = threading.RLock()  # one poll, or the deactivation, at a time
         self._state_lock = threading.Lock()
+        self._regular_due = 0.0  # when the next poll is due that was not hastened by a hint
         self._wake_asked = False
         self._linger_asked = False
         self._timer = 0  # number of the timer that counts; older ones do nothing
@@ -112,7 +113,7 @@ class Dispatcher:
         self.jobs.clear()
         self._threaded = threaded
         self.coroutines = CoroutineLoop(self.db)
-        self._grow_database_pools(1)
+        self._grow_database_pools(2)  # for the polls, and for the coroutines
         self._poller = Poller(self, clock.current().token())
         self.hints.start()
         events.dispatcher_activated(self.UUID, self.reactor)
@@ -146,7 +147,11 @@ class Dispatcher:
             self._wake_asked = False  # what is committed from now on asks again
             if not self.activated or self._poller is None:
                 return self.poll_interval
-            return self._poller.poll(hurried=hurried)
+            seconds = self._poller.poll(hurried=hurried)
+            now = clock.monotonic()
+            if not hurried:
+                self._regular_due = now + self.poll_interval
+            return min(seconds, max(0.0, self._regular_due - now))
 
     def _schedule(self, seconds: float, hurried: bool = False) -> None:
         if self.activated:
@@ -214,7 +219,8 @@ class Dispatcher:
         change = 0
         for pool in self._all_pools():
             key = (pool.queue_name, pool.agent_name)
-            change += pool.resize(sizes.get(key, 0))
+            # A connection for each thread, and one for its job's live annotations.
+            change += 2 * pool.resize(sizes.get(key, 0))
             if key not in sizes and not pool.tracked:
                 del self.queues[pool.queue_name][pool.agent_name]
                 if not self.queues[pool.queue_name]:
@@ -261,7 +267,10 @@ class Dispatcher:
             remaining = deadline - clock.monotonic()
             if remaining <= 0:
                 break
-            clock.wait(None, min(0.02, remaining))
+            pool = next(pool for pool in pools if pool.busy)
+            pool.ended_signal.clear()
+            if pool.busy:
+                clock.wait(pool.ended_signal, remaining)
         for pool in pools:
             pool.stop_signal.set()
             for tracked in pool.busy:

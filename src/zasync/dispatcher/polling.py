@@ -187,9 +187,9 @@ class Poller:
 
     def _tidy(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """Move what has ended to where it belongs."""
-        held = dict(agent.held())
+        held = {place: integer_oid(job) for place, job in agent.held()}
         for tracked in list(pool.tracked.values()):
-            if tracked.place not in held:  # others took it out
+            if held.get(tracked.place) != tracked.key[0]:  # others took it out
                 if tracked.outcome is not None:
                     plan.tidied.append((pool, tracked))
                 continue
@@ -216,9 +216,9 @@ class Poller:
 
         They were claimed by a poll of ours whose commit was in doubt, or by hand.
         """
-        known = {tracked.place for tracked in pool.tracked.values()}
+        known = {(tracked.place, tracked.key[0]) for tracked in pool.tracked.values()}
         for place, job in agent.held():
-            if place in known:
+            if (place, integer_oid(job)) in known:
                 continue
             if job.status == ASSIGNED:
                 job.start(clock.current().token())
@@ -289,6 +289,11 @@ class Poller:
     def close(self) -> None:
         end(self.manager)
         self.connection.close()
+
+
+def integer_oid(job: Any) -> int:
+    """The object id of a job, which need not be loaded."""
+    return int.from_bytes(job._p_oid or b"", "big")
 
 
 def pool_connection(connection: Any, job: Any) -> Any:

@@ -15,6 +15,7 @@ import zope.component.hooks
 
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts
+from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
 from zasync.job.performance import Outcome
 
@@ -46,43 +47,74 @@ class Pool:
         self.stop_signal = threading.Event()
         self.threads: set[threading.Thread] = set()
         self.tracked: dict[Key, Tracked] = {}
+        self.ended_signal = threading.Event()  # set when a job ends
         self._ended = ended
         self._inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._free = 0  # threads that wait for a task, less the tasks that wait for a thread
 
     # Threads
 
     def resize(self, size: int) -> int:
-        """Have `size` threads, each with a connection; answers by how many that is more."""
-        change, self.size = size - self.size, size
-        for _ in range(change):
-            thread = threading.Thread(
-                target=self._work, name=f"zasync {self.queue_name}/{self.agent_name}", daemon=True
-            )
-            self.threads.add(thread)
-            thread.start()
-        for _ in range(-change):
-            self._inbox.put(None)
+        """Have at most `size` threads from now on; answers by how many that is more.
+
+        A thread, with its connection, is made when a task finds none free; so jobs that wait for
+        a Deferred or a coroutine cost none.
+        """
+        with self._lock:
+            change, self.size = size - self.size, size
+            surplus = len(self.threads) - size
+            for _ in range(surplus):
+                self._free -= 1
+                self._inbox.put(None)
         if change:
             events.pool_resized(self.queue_name, self.agent_name, size)
         return change
 
     def submit(self, task: Task) -> None:
         """Have a thread do `task(connection)`.  Called in any thread."""
-        self._inbox.put(task)
+        with self._lock:
+            self._free -= 1
+            if self._free < 0 and len(self.threads) < max(self.size, 1):
+                self._start_thread()
+            self._inbox.put(task)
+
+    def _start_thread(self) -> None:
+        name = f"zasync {self.queue_name}/{self.agent_name}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.threads.add(thread)
+        self._free += 1
+        thread.start()
 
     def _work(self) -> None:
         attempts.stop_signal.set(self.stop_signal)
         connection = None
         try:
             while (task := self._inbox.get()) is not None:
-                if connection is None:
-                    connection = self.db.open()
+                connection = connection or self._open()
                 contextvars.copy_context().run(self._do, task, connection)
+                with self._lock:
+                    self._free += 1
+        except attempts.Stopped:
+            pass  # the storage is away, and so will this process soon be
         finally:
+            with self._lock:
+                self.threads.discard(threading.current_thread())
             if connection is not None:
-                transaction.abort()
+                clean_thread()
                 connection.close()
-            self.threads.discard(threading.current_thread())
+
+    def _open(self) -> Any:
+        """Open a connection, for as long as it takes the storage to come back."""
+        for seconds in attempts.pauses(first=0.5):
+            try:
+                return self.db.open()
+            except Exception as error:
+                if classify(error, from_storage=True) is Trouble.OTHER:
+                    raise
+                events.storage_trouble("open a connection", error, seconds)
+                attempts.pause(seconds)
+        raise AssertionError("pauses() does not end")
 
     def _do(self, task: Task, connection: Any) -> None:
         """Do one task and leave the thread as clean as it was before."""
@@ -104,6 +136,7 @@ class Pool:
         """A run has ended.  Called in a worker thread."""
         tracked.outcome = outcome
         tracked.running = False
+        self.ended_signal.set()
         self._ended()
 
     @property
@@ -116,7 +149,7 @@ class Pool:
         """Whether so many have ended that the next should be claimed now, not a little later."""
         tracked = list(self.tracked.values())
         ended = sum(1 for each in tracked if each.outcome is not None)
-        return bool(ended) and (ended * 2 >= self.size or ended == len(tracked))
+        return bool(ended) and (ended * 3 >= self.size * 2 or ended == len(tracked))
 
 
 def clean_thread() -> None:

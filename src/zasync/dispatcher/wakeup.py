@@ -18,11 +18,13 @@ class Hints:
     def __init__(self, db: Any, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._listener = Listener(db, wake)
-        self._taps = [tap for each in db.databases.values() if (tap := _tap(each, self))]
+        self._taps: list[Tap] = []
         self._bells: frozenset[bytes] = frozenset()
 
     def start(self) -> None:
         self._listener.start()
+        databases = self._listener.db.databases.values()
+        self._taps = [tap for database in databases if (tap := _tap(database, self))]
         for tap in self._taps:
             tap.connect()
 

@@ -13,8 +13,9 @@ from zasync.dispatcher.history import JobInfos
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
 from zasync.foundation import clock
-from zasync.foundation.attempts import Stopped
+from zasync.foundation.attempts import Stopped, committed
 from zasync.foundation.reporting import events
+from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError
 from zasync.job import performance
 from zasync.job.performance import Ending, Outcome, Run
@@ -119,15 +120,16 @@ class Worker:
 
 def _load(connection: Any, key: Any) -> Any:
     oid, database_name = key
-    connection.transaction_manager.begin()
-    return connection.get_connection(database_name).get(oid.to_bytes(8, "big"))
+
+    def load() -> Any:
+        return connection.get_connection(database_name).get(oid.to_bytes(8, "big"))
+
+    return committed(load, transaction_manager=connection.transaction_manager)
 
 
 def _short(job: Any) -> Any:
     """The result as text."""
     try:
-        from zasync.foundation.text import safe_repr
-
         return safe_repr(job.result)
-    except Exception:
+    except Exception:  # a result that cannot be loaded any more
         return None

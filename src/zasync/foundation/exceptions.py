@@ -21,6 +21,7 @@ from zasync.foundation.text import (
     bounded_text,
     class_address,
     is_persistent,
+    is_really,
     looks_secret,
     safe_repr,
     safe_str,
@@ -69,7 +70,7 @@ def describe(
     """Answer what is to be kept of an exception: not more than MAX_STATE bytes.
 
     Variables are kept with `capture_variables` only: bounded reprs, without those that are named
-    like a secret.  Never raises; only KeyboardInterrupt goes through.
+    like a secret.  Never raises; only what ends processes goes through (SystemExit).
     """
     live, left_out = _ends(traceback.walk_tb(trace), FIRST_FRAMES, LAST_FRAMES)
     frames = [_frame_of(frame, line) for frame, line in live]
@@ -129,9 +130,7 @@ STOOD_FOR = "_zasync_parents"
 def _attribute(value: object, name: str, default: Any = None) -> Any:
     try:
         return getattr(value, name, default)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a property of the exception's class
+    except Exception:  # a property of the exception's class
         return default
 
 
@@ -139,10 +138,15 @@ def _message_of(value: object, limit: int) -> str:
     """Answer `str(value)`, but do not let that ask persistent objects for their repr."""
     ask = _attribute(type(value), "__str__")
     if ask is BaseException.__str__ or ask is KeyError.__str__:
-        args = _attribute(value, "args")
+        args = _raw_args_of(value)
         if _holds_persistent(args):
             return safe_repr(args[0] if len(args) == 1 else args, limit)
     return safe_str(value, limit)
+
+
+def _raw_args_of(value: object) -> tuple[Any, ...]:
+    args = _attribute(value, "args")
+    return args if type(args) is tuple else ()
 
 
 def _holds_persistent(value: Any, depth: int = 3) -> bool:
@@ -155,10 +159,8 @@ def _holds_persistent(value: Any, depth: int = 3) -> bool:
 
 
 def _args_of(value: object) -> tuple[Any, ...]:
-    args = _attribute(value, "args")
-    if type(args) is not tuple:
-        return ()
-    if isinstance(value, OSError) and len(args) == 2:
+    args = _raw_args_of(value)
+    if is_really(value, OSError) and len(args) == 2:
         args += _files_of(value)
     room = MAX_ARGS_SIZE
     kept: list[Any] = []
@@ -243,16 +245,16 @@ def _chain_of(value: object) -> str:
 
 def _cause_of(value: object) -> tuple[BaseException | None, str]:
     cause = _attribute(value, "__cause__")
-    if isinstance(cause, BaseException):
+    if is_really(cause, BaseException):
         return cause, CAUSED
     context = _attribute(value, "__context__")
-    if isinstance(context, BaseException) and not _attribute(value, "__suppress_context__"):
+    if is_really(context, BaseException) and not _attribute(value, "__suppress_context__"):
         return context, MEANWHILE
     return None, ""
 
 
 def _members_of(value: object) -> str:
-    if not isinstance(value, BaseExceptionGroup):
+    if not is_really(value, BaseExceptionGroup):
         return ""
     members = _attribute(value, "exceptions", ())
     texts = [
@@ -264,7 +266,7 @@ def _members_of(value: object) -> str:
 
 def _link(error: BaseException) -> str:
     """Answer a short traceback of an exception that is not the one in question."""
-    if isinstance(error, KeptTraceback):
+    if is_really(error, KeptTraceback):
         return safe_str(error, MAX_CHAIN)
     live, left_out = _ends(traceback.walk_tb(trace_of(error)), LINK_FIRST_FRAMES, LINK_LAST_FRAMES)
     frames = tuple(_frame_of(frame, line) for frame, line in live)
@@ -278,7 +280,7 @@ def _link(error: BaseException) -> str:
 def trace_of(value: object) -> TracebackType | None:
     """Answer the traceback that an exception has, if any."""
     trace = _attribute(value, "__traceback__")
-    return trace if isinstance(trace, TracebackType) else None
+    return trace if is_really(trace, TracebackType) else None
 
 
 def _frame_of(frame: FrameType, line: int | None) -> Frame:

@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from persistent import Persistent
 
@@ -33,6 +33,8 @@ _SECRET = re.compile(
     "passw|passphrase|pwd|token|secret|key|authorization|cookie|credential|private", re.IGNORECASE
 )
 REDACTED = "<redacted>"
+
+_T = TypeVar("_T")
 
 
 def bounded_text(text: str, limit: int) -> str:
@@ -84,10 +86,15 @@ def class_address(cls: type) -> tuple[str, str]:
     return bounded_text(module, _MAX_NAME), bounded_text(name, _MAX_NAME)
 
 
+def is_really(value: object, cls: type[_T]) -> TypeGuard[_T]:
+    """`isinstance` that asks the type only, and not what the value says that its class is."""
+    return issubclass(type(value), cls)
+
+
 def safe_str(value: object, limit: int) -> str:
     """Answer `str(value)` in at most `limit` characters; if it raises, a text that says so.
 
-    Line breaks and control characters stay.  Only KeyboardInterrupt goes through.
+    Line breaks and control characters stay.  What ends processes goes through (SystemExit).
     """
     return bounded_text(_asked(str, value), limit)
 
@@ -95,16 +102,14 @@ def safe_str(value: object, limit: int) -> str:
 def safe_repr(value: object, limit: int = 200) -> str:
     """Answer one printable line of at most `limit` characters that describes `value`.
 
-    Never raises (only KeyboardInterrupt goes through).  A persistent object is neither loaded nor
-    asked: its class, oid and database name are given.  Of containers some items are shown, to a
-    limited depth, and nothing under a key that looks like the name of a secret.  Other
-    objects are asked for their own repr; what that does is theirs.
+    Never raises; only what ends processes goes through (SystemExit).  A persistent object is
+    neither loaded nor asked: its class, oid and database name are given.  Of containers some
+    items are shown, to a limited depth, and nothing under a key that looks like the name of a
+    secret.  Other objects are asked for their own repr; what that does is theirs.
     """
     try:
         text = _described(value, limit, _MAX_DEPTH)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except Exception as error:
         text = _refusal("repr", value, error)
     return bounded_text(printable(text, one_line=True), limit)
 
@@ -112,9 +117,7 @@ def safe_repr(value: object, limit: int = 200) -> str:
 def _asked(question: Callable[[Any], str], value: object) -> str:
     try:
         return str.__str__(question(value))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # RecursionError, and whatever else an object thinks of
+    except Exception as error:  # RecursionError, and whatever else an object thinks of
         return _refusal(question.__name__, value, error)
 
 
@@ -126,11 +129,11 @@ def _described(value: Any, limit: int, depth: int) -> str:
     if is_persistent(value):
         return persistent_name(value)
     kind: Any = type(value)
-    if isinstance(value, BaseException) and kind.__repr__ is BaseException.__repr__:
+    if is_really(value, BaseException) and kind.__repr__ is BaseException.__repr__:
         return f"{kind.__name__}{_arguments_described(value.args, limit, depth)}"
     for base, describe in _DESCRIPTIONS:
         # A subclass with a repr of its own may have it to hide something.
-        if isinstance(value, base) and kind.__repr__ is base.__repr__:
+        if issubclass(kind, base) and kind.__repr__ is base.__repr__:
             text = describe(value, limit, depth)
             return text if kind is base else f"{kind.__name__}({text})"
     return bounded_text(_asked(repr, value), limit)
@@ -138,11 +141,14 @@ def _described(value: Any, limit: int, depth: int) -> str:
 
 def is_persistent(value: object) -> bool:
     """Whether `value` is an object of the database, or behaves like one; does not load it."""
-    if isinstance(value, Persistent):
-        return True
-    if isinstance(value, type):  # a persistent class is not itself a persistent object
+    if is_really(value, type):  # a persistent class is not itself a persistent object
         return False
-    return inspect.getattr_static(value, "_p_oid", None) is not None
+    try:
+        if isinstance(value, Persistent):  # a proxy says so too
+            return True
+        return inspect.getattr_static(value, "_p_oid", None) is not None
+    except Exception:  # it does not even tell its class
+        return False
 
 
 def persistent_name(value: Any) -> str:

@@ -512,6 +512,14 @@ class Job(Chaining, Persistent):
             level = CALLBACK_LOG_LEVEL if self.is_callback else JOB_LOG_LEVEL
         events.job_failed(self, self._result, level)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stored: without what says no more than the default does."""
+        state: dict[str, Any] = super().__getstate__()
+        for name in _NONE_BY_DEFAULT.intersection(state):
+            if state[name] is None:
+                del state[name]
+        return state
+
     def __repr__(self) -> str:
         try:
             return self._describe()
@@ -527,5 +535,7 @@ class Job(Chaining, Persistent):
         shown += [f"{name}={safe_repr(value)}" for name, value in self.kwargs.items()]
         return f"<{kind} ({where}) ``{self.callable_name}({', '.join(shown)})``>"
 
+
+_NONE_BY_DEFAULT = frozenset(name for name, value in vars(Job).items() if value is None)
 
 Job.__module__ = "zasync.job"

@@ -681,7 +681,13 @@ def _let_go(run: Run) -> None:
 
 
 def keep_books(job: Any, outcome: Outcome) -> None:
-    """Do at once, and commit, what a dispatcher does for many jobs in its next poll."""
+    """Do at once, and commit, what a dispatcher does for many jobs in its next poll.
+
+    Within a dispatcher that is left to the poll, so that its agents have one writer.
+    """
+    around = threadlocal.surroundings.get()
+    if around is not None and around.dispatcher is not None:
+        return
     if outcome.ending in (Ending.COMPLETED, Ending.RESCHEDULED) and not job.is_callback:
         committed(_keep_books, job, transaction_manager=job._p_jar.transaction_manager)
 
@@ -689,7 +695,7 @@ def keep_books(job: Any, outcome: Outcome) -> None:
 def _keep_books(job: Any) -> None:
     agent = job.agent
     if job.status == COMPLETED:
-        if agent is not None and job.parent is agent:
+        if agent is not None and job.parent is agent and job in agent:
             agent.jobCompleted(job)
         return
     if job._again is not None:

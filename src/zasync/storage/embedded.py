@@ -7,6 +7,7 @@ The program that the process runs is `serving`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -129,8 +130,7 @@ class EmbeddedServer:
 
     def _command(self, config: Path) -> list[str]:
         # -P: the directory of the program must not be searched for modules.
-        program = [serving.__file__, str(config), str(os.getpid())]
-        return [sys.executable, "-P", *program]
+        return [sys.executable, "-P", serving.__file__, str(config)]
 
     def _new_address(self, directory: Path) -> str:
         socket = directory / "zeo.sock"
@@ -170,6 +170,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                bufsize=0,
                 env=os.environ | {"PYTHONPATH": search},
                 **platform.detached(),
             )
@@ -200,7 +201,10 @@ class EmbeddedServer:
         if process is None:
             return
         assert process.stdin is not None
-        process.stdin.close()  # this is how it is told to end
+        with contextlib.suppress(OSError):  # it may have ended already
+            process.stdin.write(serving.STOP)
+        with contextlib.suppress(OSError):
+            process.stdin.close()
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

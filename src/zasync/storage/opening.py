@@ -58,7 +58,7 @@ def open_database(
     the first.
 
     `databases` is the mapping of a multi-database to join, `database_name` the name in it; for
-    a ZConfig file that is another way to give NAME.  `pool_size` is how many connections ZODB
+    a ZConfig file that is another way to give NAME.  Open first what others refer to.  `pool_size` is how many connections ZODB
     shall expect, in each database that is opened here.  `wait` is how long to wait for a
     server; with ZEO it is later also how long a call waits for a lost server to return, unless
     the URI or file has a wait timeout of its own.  With `create` off, a `file://` that does not
@@ -81,7 +81,9 @@ def open_database(
             db = opening.open(databases)
             on_error.callback(databases.pop, opening.name)
             on_error.callback(db.close)
-            opening.accept(db, writable and opening is chosen, allow_newer)
+        # Only now, because the root of one may refer to another.
+        for opening in openings:
+            opening.accept(databases[opening.name], writable and opening is chosen, allow_newer)
         on_error.pop_all()
     return databases[chosen.name]
 

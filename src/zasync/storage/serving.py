@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The program of an embedded ZEO server: it runs by itself and imports nothing of zasync.
 
-Called with a configuration file and the number of the process that it follows.  It writes one
-line to its standard output when clients may connect, and ends when its standard input does,
-which is when the process that started it closes the other end or dies.
+Called with a configuration file in a directory of its own.  It writes one line to its standard
+output when clients may connect, and ends when its standard input does: after `STOP` as it was
+told, and without because the process that started it has died.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from ZEO import runzeo
 
 READY = b"ready\n"
+STOP = b"stop\n"
 # The longest that ending may take; a storage that will not close must not outlive its parent.
 LAST_SECONDS = 10
 
@@ -35,36 +36,27 @@ class Server(runzeo.ZEOServer):
         self.server.acceptor.event_loop.call_soon_threadsafe(self.server.close)
 
 
-def main(config: Path, parent: int) -> None:
+def main(config: Path) -> None:
     """Serve what `config` says until standard input ends."""
     options = runzeo.ZEOOptions()
     options.realize(["-C", str(config)])
     server = Server(options)
-    ending = threading.Thread(target=_end_with_input, args=(server, config, parent), daemon=True)
-    ending.start()
-    try:
-        server.main()
-    finally:
-        _clear_up(config, parent)
+    threading.Thread(target=_end_with_input, args=(server, config), daemon=True).start()
+    server.main()
 
 
-def _end_with_input(server: Server, config: Path, parent: int) -> None:
+def _end_with_input(server: Server, config: Path) -> None:
     # Not sys.stdin: Python could not end while a thread waits in there.
-    while os.read(0, 1024):
-        pass
+    said = b"".join(iter(lambda: os.read(0, 1024), b""))
     try:
+        if said != STOP:
+            # The parent died, and nobody else is left to remove its directory.
+            shutil.rmtree(config.parent, ignore_errors=True)
         server.end()
         threading.Event().wait(LAST_SECONDS)
     finally:
-        _clear_up(config, parent)
         os._exit(1)
 
 
-def _clear_up(config: Path, parent: int) -> None:
-    """Remove the directory of `config` if the process that made it can no longer do so."""
-    if os.name == "posix" and os.getppid() != parent:
-        shutil.rmtree(config.parent, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

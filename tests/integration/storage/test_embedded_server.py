@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.databases import HOLD
 from tests.support.processes import other_process, wait_for_the_end_of
 from tests.support.zeo import ZeoServer
 from ZODB.blob import Blob
@@ -22,8 +23,6 @@ from zasync.storage import (
     close_database,
     open_database,
 )
-
-from .test_file_storage import HOLD
 
 pytestmark = [pytest.mark.zeo, pytest.mark.process]
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import transaction
 import ZODB
-from persistent.mapping import PersistentMapping
+from tests.support.databases import HOLD, make_newer
 from tests.support.processes import other_process
 
-from zasync.interfaces import KEY
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,
@@ -21,18 +20,6 @@ from zasync.storage import (
     close_database,
     open_database,
 )
-
-HOLD = """\
-import sys
-from ZODB.FileStorage import FileStorage
-storage = FileStorage(sys.argv[1])
-print("open", flush=True)
-sys.stdin.read()
-"""
-
-
-class Queues(PersistentMapping):
-    schema = 2
 
 
 class Stubborn:
@@ -323,16 +310,11 @@ def test_an_option_with_a_bad_value_is_told(tmp_path: Path):
     assert "'many'" in message_of(uri, BadConfiguration)
 
 
-def newer(directory: Path) -> str:
-    db = ZODB.DB(str(directory / "Data.fs"))
-    with db.transaction() as connection:
-        connection.root()[KEY] = Queues()
-    db.close()
-    return str(directory / "Data.fs")
-
-
 def test_the_database_of_a_newer_zasync_is_refused_and_left_closed(tmp_path: Path):
-    path = newer(tmp_path)
+    path = f"{tmp_path}/Data.fs"
+    db = open_database(path)
+    make_newer(db)
+    close_database(db)
     databases: dict[str, ZODB.DB] = {}
 
     with pytest.raises(NewerDatabase, match="schema 2"):

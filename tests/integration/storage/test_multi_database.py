@@ -5,12 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import ZODB
+from persistent.mapping import PersistentMapping
+from tests.support.databases import HOLD, make_newer
 from tests.support.processes import other_process
 from tests.support.zeo import ZeoServer
 
-from zasync.interfaces import KEY
 from zasync.storage import (
+    BadConfiguration,
     NewerDatabase,
     StorageError,
     StorageLocked,
@@ -18,8 +19,6 @@ from zasync.storage import (
     close_database,
     open_database,
 )
-
-from .test_file_storage import HOLD, Queues
 
 TWO = """\
 <zodb main>
@@ -84,15 +83,32 @@ def test_an_object_of_one_database_can_refer_to_one_of_the_other(config: Path):
     db = open_database(f"zconfig://{config}")
     with db.transaction() as connection:
         other = connection.get_connection("Async")
-        other.root()["mounted"] = ZODB.DB.__mro__ and Queues()
+        other.root()["mounted"] = PersistentMapping()
         other.add(other.root()["mounted"])
         connection.root()["mounted"] = other.root()["mounted"]
     close_database(db)
 
-    db = open_database(f"zconfig://{config}#Async", allow_newer=True)
+    db = open_database(f"zconfig://{config}#Async")
     with db.databases["main"].transaction() as connection:
         assert connection.root()["mounted"]._p_jar.db() is db
     close_database(db)
+
+
+def test_a_reference_to_a_database_that_is_not_open_is_told(config: Path, tmp_path: Path):
+    db = open_database(f"zconfig://{config}")
+    with db.transaction() as connection:
+        other = connection.get_connection("Async")
+        other.root()["mounted"] = PersistentMapping()
+        other.add(other.root()["mounted"])
+        connection.root()["mounted"] = other.root()["mounted"]
+    close_database(db)
+
+    with pytest.raises(BadConfiguration, match="'main' refers to database 'Async'"):
+        open_database(f"{tmp_path}/main.fs", database_name="main")
+
+    jobs = open_database(f"{tmp_path}/async.fs", database_name="Async")
+    open_database(f"{tmp_path}/main.fs", database_name="main", databases=jobs.databases)
+    close_database(jobs)
 
 
 def test_the_pool_size_holds_for_all(config: Path):
@@ -121,8 +137,7 @@ def test_if_the_second_cannot_be_opened_the_first_is_closed_again(config: Path, 
 
 def test_queues_of_a_newer_zasync_are_found_in_either(config: Path, tmp_path: Path):
     db = open_database(f"{tmp_path}/async.fs")
-    with db.transaction() as connection:
-        connection.root()[KEY] = Queues()
+    make_newer(db)
     close_database(db)
 
     with pytest.raises(NewerDatabase, match="'Async' has schema 2"):

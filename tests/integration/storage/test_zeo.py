@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import ZODB
+from tests.support.databases import make_newer
 from tests.support.zeo import ZeoServer
 
-from zasync.interfaces import KEY
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,
@@ -20,8 +20,6 @@ from zasync.storage import (
     close_database,
     open_database,
 )
-
-from .test_file_storage import Queues
 
 pytestmark = pytest.mark.zeo
 A_SECOND = timedelta(seconds=1)
@@ -188,8 +186,7 @@ def test_clients_that_come_first_to_a_new_database_at_once_all_get_it(tmp_path: 
 
 def test_the_database_of_a_newer_zasync_is_refused_and_its_server_goes_on(zeo_server: ZeoServer):
     db = open_database(zeo_server.uri)
-    with db.transaction() as connection:
-        connection.root()[KEY] = Queues()
+    make_newer(db)
     close_database(db)
 
     with pytest.raises(NewerDatabase, match="schema 2"):
