@@ -16,11 +16,10 @@ import zope.interface
 from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
-from zasync.foundation import clock
 from zasync.foundation.containers import CompletedCollection
 from zasync.interfaces import (
     COMPLETED,
-    NEW,
+    BadStatusError,
     IAgent,
     IDispatcherActivated,
     IDispatcherAgents,
@@ -30,6 +29,7 @@ from zasync.interfaces import (
 from zasync.job import callables, performance, values
 from zasync.job.states import Move
 from zasync.queue import ClaimMemory
+from zasync.queue.queue import claimer
 
 Chooser = Callable[[Any], Any]
 _SENTINEL = -1  # a tree that is never empty merges more
@@ -51,8 +51,7 @@ def _stored_callable(attribute: str, text: str) -> Any:
             names, target = callables.describe(callable, self)
             callables.check_nameable(names, target)
             stored = names, values.boxed(target)
-        setattr(self, attribute, stored)
-        self._check_choosing()
+        self._choose_by(attribute, stored)
 
     return property(getter, setter, doc=text)
 
@@ -73,7 +72,8 @@ class Agent(Persistent):
     def __init__(
         self, chooser: Chooser | None = None, filter: Chooser | None = None, size: int = 3
     ) -> None:
-        self._running = LOBTree({_SENTINEL: None})  # number of the claim -> job
+        # number of the claim -> job; the sentinel has the last number, since none is used twice
+        self._running = LOBTree({_SENTINEL: 0})
         self._awaiting = LOBTree({_SENTINEL: None})  # the same, of jobs that wait for others
         self.mailbox = LOBTree({_SENTINEL: None})  # oid of a held job -> extras made meanwhile
         self.completed = CompletedCollection()
@@ -88,13 +88,15 @@ class Agent(Persistent):
     filter = _stored_callable("_filter", "filter(job): whether the agent takes it; or None.")
     chooser = _stored_callable("_chooser", "chooser(agent): claims a job, or None; or None.")
 
-    def _check_choosing(self) -> None:
-        if self._filter is not None and self._chooser is not None:
+    def _choose_by(self, attribute: str, stored: Any) -> None:
+        other = self._filter if attribute == "_chooser" else self._chooser
+        if stored is not None and other is not None:
             raise ValueError("an agent has a chooser or a filter, not both")
-        if self._filter is not None:
-            zope.interface.alsoProvides(self, IFilterAgent)
-        elif IFilterAgent.providedBy(self):
+        setattr(self, attribute, stored)
+        if self._filter is None and IFilterAgent.providedBy(self):
             zope.interface.noLongerProvides(self, IFilterAgent)
+        elif self._filter is not None and not IFilterAgent.providedBy(self):
+            zope.interface.alsoProvides(self, IFilterAgent)
 
     @property
     def size(self) -> int:
@@ -147,21 +149,26 @@ class Agent(Persistent):
         if self._chooser is None and type(self)._choose is Agent._choose:
             yield from self.queue.claims(self.filter, uuid=self.parent.UUID, memory=memory)
             return
-        while (job := self._choose()) is not None:
+        while (job := self._call_choose()) is not None:
             yield job
+
+    def _call_choose(self) -> Any:
+        """Call `_choose`, so that what it claims from the queue is claimed for our dispatcher."""
+        token = claimer.set(self.parent.UUID)
+        try:
+            return self._choose()
+        finally:
+            claimer.reset(token)
 
     def _choose(self) -> Any:
         """Claim a job from the queue, or answer None.  The hook for subclasses."""
         chooser = self.chooser
-        if chooser is not None:
-            return chooser(self)
-        return next(self.queue.claims(self.filter, uuid=self.parent.UUID), None)
+        return self.queue.claim(self.filter) if chooser is None else chooser(self)
 
     def _hold(self, job: Any) -> None:
         job.move(Move.ASSIGN)
         job.parent = self
-        # A number that was not in use a moment ago, even if the tree has become empty since.
-        job._place = max(self._running.maxKey() + 1, clock.now_micros())
+        job._place = self._running[_SENTINEL] = self._running[_SENTINEL] + 1
         self._running[job._place] = job
 
     # Holding
@@ -206,7 +213,12 @@ class Agent(Persistent):
         raise LookupError("item not in agent", job)
 
     def jobCompleted(self, job: Any) -> None:
-        """Move `job` to `completed`.  LookupError if it is not held."""
+        """Move `job` to `completed`.
+
+        LookupError if it is not held, BadStatusError if it is not COMPLETED.
+        """
+        if job.status != COMPLETED:
+            raise BadStatusError(f"{job!r} has not completed: its status is {job.status}")
         self.let_go(job)
         self.completed.add(job, failed=job.failed)
         self._see_to_late_callbacks(job)
@@ -244,11 +256,12 @@ class Agent(Persistent):
     def remove(self, item: Any) -> None:
         """Take out a job; it is NEW again, and whatever runs it commits nothing more.
 
-        LookupError if it is not held.
+        LookupError if it is not held, BadStatusError if its callable has ended already.
         """
+        self._find(item)
+        Move.LET_GO.check(item)
         self.let_go(item)
-        if item.status != NEW:
-            item.move(Move.LET_GO)
+        item.move(Move.LET_GO)
         item.parent = item._place = item._token = item._quota_hold = None
 
     def index(self, item: Any) -> int:

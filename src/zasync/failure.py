@@ -45,6 +45,8 @@ class Failure(TwistedFailure):
     attributes (others as repr), notes, the stack, and the causes as text; all bounded,
     not above about 32 KiB.  Not kept: the exception itself, frames, and variables.
 
+    Raise it again with `raiseException()`; Twisted does not understand it if it is raised itself.
+
     `captureVars=True` keeps variables too: as bounded reprs, without those that are named like
     a secret.  They may still hold secrets; it is meant for development.
     """
@@ -54,7 +56,7 @@ class Failure(TwistedFailure):
     count = 0
     tb = None
 
-    _state: State
+    _state: State = EMPTY
     _class: type | None = None  # the real one, in the process where it happened; never stored
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
@@ -277,10 +279,8 @@ def _telling(cls: Any) -> type[BaseException] | None:
 
     It serves classes with a `__str__` that needs what only their `__init__` can make.
     """
-    bases = cls.__mro__[:-1]
-    if type(cls) is not type or any("__init_subclass__" in vars(base) for base in bases):
-        return None
-    if not cls.__flags__ & _MAY_HAVE_SUBCLASSES:
+    ordinary = type(cls) is type and cls.__flags__ & _MAY_HAVE_SUBCLASSES
+    if not ordinary or any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
         return None
     return _telling_class(class_address(cls), cls, exceptions.parents_of(cls))
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import zope.interface
 
+from zasync.foundation.text import printable
 from zasync.interfaces import IUUID, ZasyncError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _sync_directory(directory: str) -> None:
 
 
 def _error(name: str, what: str, cure: str) -> InstanceUUIDError:
-    path = os.path.abspath(name)
+    path = printable(os.path.abspath(name), one_line=True)
     return InstanceUUIDError(
         f"The file with the UUID of this instance, {path}, {what}.  To go on, {cure} it; or name"
         f" another file in the environment variable {VARIABLES[0]}."

@@ -31,6 +31,11 @@ def get(uuid: Any = None, default: Any = None) -> Any:
     return _dispatchers.get(_key(uuid), default)
 
 
+def every() -> list[Any]:
+    """All dispatchers of this process."""
+    return list(_dispatchers.values())
+
+
 def pop(uuid: Any = None) -> Any:
     """Forget and answer the dispatcher of `uuid`; KeyError if there is none."""
     return _dispatchers.pop(_key(uuid))

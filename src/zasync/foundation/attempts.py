@@ -56,39 +56,48 @@ def committed(
 ) -> Result | None:
     """Call `function(*args)` in a new transaction and commit it; answer what it answered.
 
-    After an error from the commit, `happened()` is asked in a new transaction whether the commit
-    took effect all the same; if so the answer of the function is that of the last call.  A
-    function without `happened` must be one that may be done twice.  Conflicts are tried again
-    at once (`tries` times, None: for ever), storage troubles after a growing pause (for ever,
-    until this thread's `stop_signal` is set: then Stopped).  Any other error goes to the
-    caller, with the transaction aborted.
+    After an error from the commit that is no conflict, `happened()` is asked in a new transaction
+    whether the commit took effect all the same; if so the answer of the function is that of the
+    last call.  A function without `happened` must be one that may be done twice.  Conflicts are
+    tried again at once (`tries` attempts in all, None: for ever), storage troubles after a growing
+    pause (for ever).  This thread's `stop_signal` ends all waiting: then Stopped.  Any other error
+    goes to the caller, with the transaction aborted.
     """
     storage_pauses = pauses(first=0.5, step=1.0)
     attempt = 0
     seconds = 0.0
-    in_doubt = False
+    doubt: Exception | None = None  # what a commit ended in, until the database has been asked
+    committing = False
     result: Result | None = None
     while True:
         attempt += 1
         try:
             transaction_manager.begin()
-            if in_doubt and happened is not None and happened():
-                transaction_manager.abort()
-                return result
-            in_doubt = False
+            if doubt is not None and happened is not None:
+                if happened():
+                    transaction_manager.abort()
+                    return result
+                if classify(doubt, from_storage=True) is Trouble.OTHER:
+                    raise doubt
+            doubt = None
             result = function(*args)
-            in_doubt = True
+            committing = True
             transaction_manager.commit()
             return result
         except Exception as error:
             end(transaction_manager)
             trouble = classify(error, from_storage=True)
-            if trouble is Trouble.OTHER:
+            if committing and trouble is not Trouble.CONFLICT:
+                doubt = error
+            asks = committing and happened is not None
+            committing = False
+            if trouble is Trouble.OTHER and not asks:
                 raise
+            if trouble is Trouble.OTHER:
+                continue
             if trouble is Trouble.CONFLICT:
                 if tries is not None and attempt >= tries:
                     raise
-                in_doubt = False
                 seconds = clock.current().random.uniform(0, min(CONFLICT_PAUSE, 0.002 * attempt))
             else:
                 seconds = next(storage_pauses)

@@ -23,6 +23,7 @@ from zasync.interfaces import ICompletedCollection, ObjectAdded
 
 DAY = 86_400_000_000  # microseconds
 DAYS_KEPT = 7
+SEQUENCE_BITS = 10  # tell those apart that ended in one microsecond
 
 
 @zope.interface.implementer(IEnumerableMapping)
@@ -60,7 +61,9 @@ class ReadMapping(Persistent):
         return self._data.items()
 
     def _add(self, name: Any, item: Any) -> None:
-        """Put `item` in under `name`, tell it so, and tell the world."""
+        """Put `item` in under `name`, in the place of what is there, and tell the world."""
+        if name in self._data:
+            self._take(name)
         item.name = name
         item.parent = self
         self._data[name] = item
@@ -74,7 +77,7 @@ class ReadMapping(Persistent):
 
 
 class Day(Persistent):
-    """The jobs that ended on one day: time of their end in microseconds to job, and counts."""
+    """The jobs that ended on one day, keyed by microseconds << SEQUENCE_BITS, and counts."""
 
     succeeded = 0
     failed = 0
@@ -97,9 +100,10 @@ class CompletedCollection(Persistent):
         if day is None:
             self._rotate(micros // DAY - DAYS_KEPT)
             day = self._days[micros // DAY] = Day()
-        while micros in day.jobs:
-            micros += 1
-        day.jobs[micros] = job
+        key = micros << SEQUENCE_BITS
+        while key in day.jobs:
+            key += 1
+        day.jobs[key] = job
         if failed:
             day.failed += 1
         else:
@@ -122,12 +126,10 @@ class CompletedCollection(Persistent):
     def iter(
         self, start: datetime | timedelta | None = None, stop: datetime | timedelta | None = None
     ) -> Iterator[Any]:
-        newest, oldest = _bound(start, "start"), _bound(stop, "stop")
-        for number in reversed(self._days.keys()):
-            if newest is not None and number * DAY > newest:
-                continue
-            if oldest is not None and (number + 1) * DAY <= oldest:
-                return
+        newest, oldest = _newest(start), _oldest(stop)
+        first_day = None if oldest is None else (oldest >> SEQUENCE_BITS) // DAY
+        last_day = None if newest is None else (newest >> SEQUENCE_BITS) // DAY
+        for number in reversed(self._days.keys(min=first_day, max=last_day)):
             yield from reversed(list(self._days[number].jobs.values(min=oldest, max=newest)))
 
     def first(self, start: datetime | timedelta | None = None) -> Any:
@@ -136,7 +138,7 @@ class CompletedCollection(Persistent):
         raise ValueError("no job has ended at or before that time", start)
 
     def last(self, stop: datetime | timedelta | None = None) -> Any:
-        oldest = _bound(stop, "stop")
+        oldest = _oldest(stop)
         for day in self._days.values():
             for job in day.jobs.values(min=oldest):
                 return job
@@ -150,6 +152,18 @@ class CompletedCollection(Persistent):
 
     def __bool__(self) -> bool:
         return bool(self._days)
+
+
+def _newest(start: datetime | timedelta | None) -> int | None:
+    """The greatest key of what ended at or before `start`."""
+    moment = _bound(start, "start")
+    return None if moment is None else (moment + 1 << SEQUENCE_BITS) - 1
+
+
+def _oldest(stop: datetime | timedelta | None) -> int | None:
+    """The least key of what ended at or after `stop`."""
+    moment = _bound(stop, "stop")
+    return None if moment is None else moment << SEQUENCE_BITS
 
 
 def _bound(moment: datetime | timedelta | None, name: str) -> int | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 
 from transaction.interfaces import TransientError
-from ZODB.POSException import ConflictError, ReadConflictError, ReadOnlyError, StorageError
+from ZODB.POSException import ConflictError, ReadOnlyError, StorageError
+
+from zasync.interfaces import ZasyncError
 
 
 class Trouble(enum.Enum):
@@ -50,9 +52,11 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
 
     `from_storage` says that it was raised by a commit or by our own reading, not by a job's code.
     """
+    if isinstance(error, ZasyncError):
+        return Trouble.OTHER  # also our TimeoutError, which is an OSError to Python
     if isinstance(error, ReadOnlyError):
         return Trouble.READ_ONLY
-    if isinstance(error, ConflictError | ReadConflictError):
+    if isinstance(error, ConflictError):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
     if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):

@@ -139,7 +139,11 @@ def _message_of(value: object, limit: int) -> str:
     ask = _attribute(type(value), "__str__")
     if ask is BaseException.__str__ or ask is KeyError.__str__:
         args = _raw_args_of(value)
-        if _holds_persistent(args):
+        try:
+            ours_to_tell = _holds_persistent(args)
+        except RuntimeError:  # something that another thread changed meanwhile
+            ours_to_tell = True
+        if ours_to_tell:
             return safe_repr(args[0] if len(args) == 1 else args, limit)
     return safe_str(value, limit)
 
@@ -290,7 +294,7 @@ def _frame_of(frame: FrameType, line: int | None) -> Frame:
 def _frame(
     function: object, file: object, line: object, variables: dict[str, Any] | None = None
 ) -> Frame:
-    number = line if isinstance(line, int) else 0
+    number = line if type(line) is int else 0
     return (
         safe_str(function, MAX_NAME),
         safe_str(file, MAX_NAME),

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def termination_signals() -> list[int]:
     """The numbers of the signals that ask a process to finish and end."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+
+
+def signal_main_thread(number: int) -> None:
+    """Send this process a signal so that it interrupts what the main thread waits for."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # pragma: no cover - Windows, where the handler's thread does not matter
+        signal.raise_signal(number)
 
 
 def detached() -> dict[str, Any]:

@@ -159,6 +159,12 @@ class Events:
         if trace_log.isEnabledFor(logging.DEBUG):
             trace_log.debug("poll %s", info)
 
+    def queue_installed(self, name: str) -> None:
+        event_log.info("queue %r is installed", name)
+
+    def agent_installed(self, queue: str, agent: str) -> None:
+        event_log.info("agent %r is installed in queue %r", agent, queue)
+
     def pool_resized(self, queue: str, agent: str, size: int) -> None:
         trace_log.info("agent %r of queue %r has %d threads", agent, queue, size)
 

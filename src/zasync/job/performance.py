@@ -39,6 +39,7 @@ from zasync.interfaces import (
 from zasync.job import relations, retry, values
 from zasync.job.states import Move
 
+LONGEST_RETRY_PAUSE = 1.0  # seconds before an attempt is repeated: those who collided spread
 UNRESOLVABLE_PAUSE = timedelta(minutes=1)
 
 
@@ -87,6 +88,7 @@ class Run:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     data_cache: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attempts: int = 0  # so many were to be repeated at once
 
     @property
     def connection(self) -> Any:
@@ -393,7 +395,9 @@ def decide(run: Run, question: str, failure: Failure) -> Outcome | None:
     decision = committed(_ask_policy, run, question, failure, transaction_manager=run.manager)
     if decision is True:
         events.job_retried(run.job, failure)
-        attempts.pause(clock.current().random.uniform(0, attempts.CONFLICT_PAUSE / 10))
+        run.attempts += 1
+        longest = min(0.005 * 2**run.attempts, LONGEST_RETRY_PAUSE)
+        attempts.pause(clock.current().random.uniform(0, longest))
         return None
     if decision is False or decision is None:
         return settle_failure(run, failure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -39,9 +40,12 @@ from zasync.job.performance import as_job
 from zasync.job.states import Move
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers
-from zasync.queue.waiting import Entry, Place, Waiting
+from zasync.queue.waiting import LATER, Entry, Place, Waiting
 
 Filter = Callable[[Any], Any]
+
+claimer: ContextVar[UUID | None] = ContextVar("claimer", default=None)
+"""The dispatcher for which a chooser that is being called claims; its agent sets it."""
 
 
 class ClaimMemory:
@@ -106,8 +110,14 @@ class Queue(Persistent):
         return job
 
     def putBack(self, job: Any) -> None:
-        """Put a job that was claimed first in line; it keeps its places in quotas."""
+        """Put a job that was claimed first in line; it keeps its places in quotas.
+
+        If an agent holds the job still, it is taken out of it.
+        """
         Move.PUT_BACK.check(job)
+        agent = job.agent
+        if agent is not None and job in agent:
+            agent.let_go(job)
         self._admit(job, Move.PUT_BACK, self._waiting.add_first(job, job.quota_names))
 
     def reschedule(self, job: Any, due: int) -> None:
@@ -119,8 +129,7 @@ class Queue(Persistent):
     def requeue(self, job: Any, quota_names: tuple[str, ...]) -> None:
         """Move a waiting job to where jobs with these quotas lie."""
         self.quotas.check_known(quota_names)
-        self._waiting.discard(job._place)
-        job._place = self._waiting.add(job, quota_names, job._begin_after)
+        job._place = self._waiting.move(job, job._place, quota_names)
 
     def _admit(self, job: Any, move: Move, place: Place) -> None:
         job.move(move)
@@ -167,13 +176,16 @@ class Queue(Persistent):
         memory: ClaimMemory | None = None,
     ) -> Iterator[Any]:
         """Claim one job after the other, for the dispatcher `uuid`, as long as there are any."""
+        uuid = uuid or claimer.get()
         memory = memory or ClaimMemory()
         now = clock.now_micros()
         full: set[str] = set()
         share = None if uuid is None else self.dispatchers.share_of(uuid)
         for entry in self._waiting.entries(due=now, skip=full, share=share):
             job = entry.job
-            if not self._can_be_run(entry, uuid, memory) or (filter and not filter(job)):
+            if not self._can_be_run(entry, uuid, memory) or not _is_due(entry, now):
+                continue
+            if filter and not filter(job):
                 continue
             if job._deadline is not None and job._deadline < now:
                 self._take_out(job)
@@ -246,13 +258,20 @@ class Queue(Persistent):
         """Called when the dispatcher `uuid` has been deactivated in this queue."""
 
 
+def _is_due(entry: Entry, now: int) -> bool:
+    """Whether the job may start: the keys of those due at one moment differ a little."""
+    return entry.place.kind != LATER or entry.job._begin_after <= now
+
+
 def _check_new(job: Any) -> None:
     if job.status != NEW:
         raise ValueError(
             f"only a new job can be put, and the status of this one is {job.status}", job
         )
-    if job.parent is not None:
+    if relations.parent_job(job) is not None:
         raise ValueError("this job is a callback of another job and cannot be put", job)
+    if job.parent is not None:
+        raise ValueError("this job belongs to another object already and cannot be put", job)
 
 
 def _set_options(

@@ -72,8 +72,15 @@ class Quota(Persistent):
         return any(holder is job and token == job._quota_hold for holder, token in self._holders)
 
     def clean(self) -> None:
-        """Forget the holders that have ended, were taken out, or are to run later."""
-        held = tuple((job, token) for job, token in self._holders if job._quota_hold == token)
+        """Forget the holders that have ended, were taken out, or are to run later.
+
+        Also those that waited, put back, when the name was taken from their quota_names.
+        """
+        held = tuple(
+            (job, token)
+            for job, token in self._holders
+            if job._quota_hold == token and self.name in job.quota_names
+        )
         if len(held) != len(self._holders):
             self._holders = held
 

@@ -75,14 +75,19 @@ class DispatcherAgents(ReadMapping):
             raise ValueError("value must be IAgent", agent)
         if len(agent) > 0:
             raise ValueError("an agent that holds jobs cannot be added", agent)
+        if name in self:
+            self._check_empty(name)
         self._add(name, agent)
 
     def __delitem__(self, name: str) -> None:
+        self._check_empty(name)
+        self._take(name)
+
+    def _check_empty(self, name: str) -> None:
         if len(self[name]) > 0:
             raise ValueError(
                 f"agent {name!r} holds jobs; set its size to 0 and wait until they have ended"
             )
-        self._take(name)
 
     def pop(self, name: str) -> Any:
         """Take out and answer the agent `name`; ValueError while it holds jobs."""

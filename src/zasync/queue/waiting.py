@@ -14,6 +14,7 @@ having our code.  A tree that is never empty merges more: each holds a sentinel 
 from __future__ import annotations
 
 import heapq
+import weakref
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
@@ -25,10 +26,12 @@ from persistent import Persistent
 from zasync.foundation import clock
 
 LANE_BITS = 5
+LANE_MASK = 2**LANE_BITS - 1
 LANES = 8  # of a line without quotas; at most 2 ** LANE_BITS
 LANES_WITH_QUOTAS = 2
 RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
 ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
+SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
 _SENTINEL = -(2**63)
 
 
@@ -94,7 +97,7 @@ class Line(Persistent):
     def tree(self, kind: str, key: int) -> Any:
         if kind == RETURNED:
             return self.returned
-        lane = self.lane(key & (2**LANE_BITS - 1))
+        lane = self.lane(key & LANE_MASK)
         return lane.ready if kind == READY else lane.later
 
 
@@ -107,6 +110,8 @@ class Waiting(Persistent):
 
     # volatile, per connection: what keeps the puts of one transaction in order and together
     _v_last = 0
+    _v_first = 0
+    _v_later: tuple[int, int] = (0, 0)  # the moment last asked for, and the one in the key
     _v_lane: tuple[Any, int, int] = (None, 0, 0)
 
     def lines(self) -> Iterable[tuple[tuple[str, ...], Line]]:
@@ -121,15 +126,22 @@ class Waiting(Persistent):
 
     def add(self, job: Any, quota_names: tuple[str, ...], due: int | None) -> Place:
         """Put `job` at the end of the line (`due` None), or at the time at which it is due."""
-        line = self._line(quota_names)
-        number = self._choose_lane(len(line.lanes))
-        lane = line.lane(number)
+        lane = self._choose_lane(len(self._line(quota_names).lanes))
         if due is None:
-            kind, tree = READY, lane.ready
-            due = self._v_last = max(clock.now_micros(), self._v_last + 1)
-        else:
-            kind, tree = LATER, lane.later
-        key = due << LANE_BITS | number
+            self._v_last = max(clock.now_micros(), self._v_last + 1)
+            return self._insert(job, quota_names, READY, self._v_last, lane)
+        wanted, given = self._v_later
+        given = given + 1 if wanted == due else due  # after the last one that is due then
+        self._v_later = due, given
+        return self._insert(job, quota_names, LATER, given, lane)
+
+    def _insert(
+        self, job: Any, quota_names: tuple[str, ...], kind: str, moment: int, number: int
+    ) -> Place:
+        line = self._line(quota_names)
+        lane = line.lane(number)
+        tree = lane.ready if kind == READY else lane.later
+        key = moment << LANE_BITS | number
         while key in tree:
             key += 1 << LANE_BITS
         tree[key] = job
@@ -138,27 +150,37 @@ class Waiting(Persistent):
 
     def add_first(self, job: Any, quota_names: tuple[str, ...]) -> Place:
         """Put `job` before all others; what is put first later comes before it."""
+        first = next(iter(self._line(quota_names).returned.keys(min=_SENTINEL + 1)), 0)
+        self._v_first = min(-clock.now_micros(), self._v_first - 1, first - 1)
+        return self._insert_returned(job, quota_names, self._v_first)
+
+    def _insert_returned(self, job: Any, quota_names: tuple[str, ...], key: int) -> Place:
         line = self._line(quota_names)
-        key = -clock.now_micros()
-        first = next(iter(line.returned.keys(min=_SENTINEL, excludemin=True)), None)
-        if first is not None:
-            key = min(key, first - 1)
         while key in line.returned:
             key -= 1
         line.returned[key] = job
         line.returned_added.change(1)
         return Place(quota_names, RETURNED, key)
 
+    def move(self, job: Any, place: Place, quota_names: tuple[str, ...]) -> Place:
+        """Move `job` from `place` to the same moment in the line of `quota_names`."""
+        self.discard(place)
+        if place.kind == RETURNED:
+            return self._insert_returned(job, quota_names, place.key)
+        number = (place.key & LANE_MASK) % len(self._line(quota_names).lanes)
+        return self._insert(job, quota_names, place.kind, place.key >> LANE_BITS, number)
+
     def _choose_lane(self, lanes: int) -> int:
         """One lane for a run of puts of one transaction, another for the next run."""
-        transaction, number, puts = self._v_lane
-        present = None
-        if self._p_jar is not None:
-            present = id(self._p_jar.transaction_manager.get())
-        if transaction != present or puts % RUN_LENGTH == 0:
+        known, number, puts = self._v_lane
+        transaction = None if self._p_jar is None else self._p_jar.transaction_manager.get()
+        same = transaction is None if known is None else known() is transaction
+        if not same or puts % RUN_LENGTH == 0:
             number = clock.current().random.randrange(2**LANE_BITS)
             puts = 0
-        self._v_lane = (present, number, puts + 1)
+        if not same:
+            known = None if transaction is None else weakref.ref(transaction)
+        self._v_lane = (known, number, puts + 1)
         return number % lanes
 
     def discard(self, place: Place) -> None:
@@ -179,8 +201,9 @@ class Waiting(Persistent):
     ) -> Iterator[Entry]:
         """The waiting jobs in the order of claims, without loading them.
 
-        With `due`, only those that may start at that time (microseconds).  Lines whose names of
-        quotas meet `skip` (looked at for each job) are passed over, apart from what was put back.
+        With `due`, only those that may start at that time (microseconds), and some that are due
+        within SAME_MOMENT of it.  Lines whose names of quotas meet `skip` (looked at for each job)
+        are passed over, apart from what was put back.
         With `share` (n, of), jobs of other lanes than this share count as ORDER_BOUND younger.
         """
         return heapq.merge(*self._sequences(due, skip, share), key=_order)
@@ -188,7 +211,7 @@ class Waiting(Persistent):
     def _sequences(
         self, due: int | None, skip: Set[str], share: tuple[int, int] | None
     ) -> Iterator[Iterator[Entry]]:
-        latest = None if due is None else (due + 1 << LANE_BITS) - 1
+        latest = None if due is None else _last_key(due + SAME_MOMENT)
         for names, line in self._lines.items():
             yield _read(names, RETURNED, line.returned, None, frozenset(), 0)
             for number, (ready, later, _added) in enumerate(line.lanes):
@@ -198,13 +221,19 @@ class Waiting(Persistent):
                 yield _read(names, LATER, later, latest, skip, handicap)
 
     def next_due(self) -> int | None:
-        """When the first of the jobs that are due later is due (microseconds), or None."""
+        """When the first of those jobs is due that are not due yet (microseconds), or None."""
+        after = _last_key(clock.now_micros())
         keys = [
-            next(iter(later.keys(min=_SENTINEL, excludemin=True)), None)
+            next(iter(later.keys(min=after, excludemin=True)), None)
             for line in self._lines.values()
             for _ready, later, _added in line.lanes
         ]
         return min((key >> LANE_BITS for key in keys if key is not None), default=None)
+
+
+def _last_key(moment: int) -> int:
+    """The greatest key of what is due at `moment`."""
+    return (moment + 1 << LANE_BITS) - 1
 
 
 def _order(entry: Entry) -> tuple[int, int]:
@@ -220,7 +249,11 @@ def _read(
     handicap: int,
 ) -> Iterator[Entry]:
     rank = 0 if kind == RETURNED else 1
-    for key, job in tree.items(min=_SENTINEL, max=latest, excludemin=True):
-        if names and not skip.isdisjoint(names):
+    key = _SENTINEL
+    while names == () or skip.isdisjoint(names):
+        # Looked up anew each time, since the reader may have taken out what it got before.
+        found = next(iter(tree.items(min=key, max=latest, excludemin=True)), None)
+        if found is None:
             return
+        key, job = found
         yield Entry(rank, key + handicap, Place(names, kind, key), job)

@@ -35,8 +35,8 @@ class EmbeddedServer:
 
     On POSIX it listens on a unix socket that only this user can reach; on Windows, or with
     `tcp`, on a port of the loopback interface, which every user of the machine can reach.
-    It ends with `stop`, or when this process dies (and with it all forks of this process).
-    A Ctrl-C at the terminal does not reach it.
+    It ends with `stop`, or when this process has died and all its forks have; a Ctrl-C at the
+    terminal does not reach it.
 
     `start` raises a `StorageError` if the database cannot be opened or if the server does not
     answer within `wait`.
@@ -47,7 +47,6 @@ class EmbeddedServer:
         for option in ("read_only", "create", "demostorage"):
             if option in self._file.options:
                 raise BadConfiguration(f"{uri} cannot be served with the option {option}")
-        self._source = uri
         self._tcp = tcp
         self._wait = wait
         self._directory: Path | None = None

@@ -17,6 +17,7 @@ from pathlib import Path
 import ZODB
 import zodburi
 from ZODB.POSException import ConflictError
+from zodburi.datatypes import convert_int
 
 from zasync.storage import relstorage, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
@@ -57,13 +58,13 @@ def open_database(
     `<zodb>` sections are opened as one multi-database; the answer is the one called NAME, or
     the first.
 
-    `databases` is the mapping of a multi-database to join, `database_name` the name in it; for
-    a ZConfig file that is another way to give NAME.  Open first what others refer to.  `pool_size` is how many connections ZODB
-    shall expect, in each database that is opened here.  `wait` is how long to wait for a
-    server; with ZEO it is later also how long a call waits for a lost server to return, unless
-    the URI or file has a wait timeout of its own.  With `create` off, a `file://` that does not
-    exist is an error.  With `writable` off, a read-only storage is none, and with `allow_newer`
-    on, neither is what a newer zasync has written.
+    `databases` is the mapping of a multi-database to join, where databases that others refer
+    to come first; `database_name` is the name in it (for a ZConfig file: another way to give
+    NAME).  `pool_size` is how many connections ZODB shall expect, in each database that is
+    opened here.  `wait` is how long to wait for a server; with ZEO it is later also how long a
+    call waits for a lost server to return, unless the URI or file has a wait timeout of its
+    own.  With `create` off, a `file://` that does not exist is an error.  With `writable` off,
+    a read-only storage is none; with `allow_newer` on, the database of a newer zasync is none.
 
     Raises a `StorageError` with one line that names the thing and what to do; then nothing
     stays open.  Commits nothing but the root object of a new database, as ZODB does.
@@ -191,7 +192,7 @@ def _checked_file(uri: str, create: bool) -> str:
     exists = file.path.exists()
     if not create and not exists:
         raise StorageError(f"there is no database {file.path}: is the path right?")
-    if exists and file.options.get("create", "0") not in ("", "0"):
+    if exists and convert_int(file.options.get("create", "0")):
         raise BadConfiguration(
             f"create={file.options['create']} would erase the database {file.path}: take the "
             "option away (a file that does not exist is made without it)"

@@ -295,6 +295,7 @@ def test_the_option_that_would_erase_a_database_is_refused(tmp_path: Path):
 
     assert f"would erase the database {path}" in message_of(f"{path}?create=1", BadConfiguration)
     assert path.stat().st_size == size
+    assert opens(f"{path}?create=no")
 
 
 @pytest.mark.parametrize("option", ["no_such", "wait_timeout"])

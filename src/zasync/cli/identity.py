@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Which UUID a worker has: the same one at each start, and never that of another worker.
+
+A stable UUID lets a worker that was killed recover its own jobs as soon as it is started again,
+and keeps the list of dispatchers short.  So each database has a directory with numbered files
+("slots"), and a worker takes the first that no other process has locked.  The system takes the
+lock away however the process ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import click
+import zc.lockfile  # type: ignore[import-untyped]
+
+from zasync import instanceuuid
+from zasync.foundation import clock
+from zasync.storage import file_storage_path, is_file_storage
+
+FILE = "ZASYNC_UUID"  # names the file itself, as for any instance
+DIRECTORY = "ZASYNC_STATE"  # names the directory of the slots
+
+log = logging.getLogger("zasync.events")
+
+
+@contextmanager
+def worker_uuid(uri: str) -> Iterator[UUID]:
+    """The UUID for a worker of the database `uri`, which is nobody else's during the block.
+
+    It is that of the file that ZASYNC_UUID names, else of a slot in `state_directory`.
+    InstanceUUIDError if the file is damaged.
+    """
+    if any(os.environ.get(name) for name in instanceuuid.VARIABLES):
+        yield instanceuuid.get()
+        return
+    try:
+        path, lock = _free_slot(state_directory(uri))
+    except OSError as error:
+        log.warning(
+            "no UUID of a worker can be kept in %s (%s); this one works under a new UUID, so jobs"
+            " that it leaves when it is killed wait until it is found dead.  Name a directory in"
+            " %s, or a file in %s.",
+            state_directory(uri),
+            error.strerror,
+            DIRECTORY,
+            FILE,
+        )
+        yield clock.current().uuid4()
+        return
+    try:
+        os.environ[FILE] = str(path)
+        yield instanceuuid.get()
+    finally:
+        del os.environ[FILE]
+        lock.close()
+
+
+def state_directory(uri: str) -> Path:
+    """The directory of the slots of the database `uri` on this host."""
+    named = os.environ.get(DIRECTORY)
+    if named:
+        return Path(named)
+    if is_file_storage(uri):
+        uri = str(file_storage_path(uri).absolute())
+    digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    # With the host's name, since a home directory may be shared by many hosts.
+    return Path(click.get_app_dir("zasync")) / "workers" / socket.gethostname() / digest
+
+
+def for_child(environment: MutableMapping[str, str], uri: str, number: int) -> None:
+    """Let the `number`th child of this process, told by `environment`, have a UUID of its own."""
+    for name in instanceuuid.VARIABLES:
+        if environment.get(name):
+            environment[name] += f".{number}"
+            return
+    # A child may be given another URI, of a server that serves the file.
+    environment[DIRECTORY] = str(state_directory(uri).absolute())
+
+
+def _free_slot(directory: Path) -> tuple[Path, zc.lockfile.LockFile]:
+    """The path of the first slot that no other process has, and the lock on it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = directory / f"{number}.uuid"
+        try:
+            return path, zc.lockfile.LockFile(str(path.with_suffix(".lock")))
+        except zc.lockfile.LockError:
+            continue
+    raise AssertionError("numbers do not end")

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A dispatcher of this process: its reactor in a thread of its own, its agents, its end.
+
+Twisted's installed reactor drives it, so that jobs that import that one find it running.  The
+main thread is left to signals and to draining: were it the reactor's, the Deferreds and polls
+that running jobs need could not go on while it waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import zope.component
+
+from zasync.agent import Agent
+from zasync.cli.identity import worker_uuid
+from zasync.cli.signals import Requests
+from zasync.dispatcher import Dispatcher, pop
+from zasync.interfaces import IDispatcherActivated
+
+AGENT = "main"
+DEFAULT_SIZE = 3
+END_OF_REACTOR = "end of the reactor"  # a request to stop that the reactor makes
+REACTOR_STOP = 5.0  # seconds for the reactor's thread to end
+_SECOND_REQUEST = 1  # the exit code of a worker that was told twice to stop
+
+
+class Running:
+    """A dispatcher that works until it is drained."""
+
+    def __init__(self, dispatcher: Any, requests: Requests) -> None:
+        self.dispatcher = dispatcher
+        self.broken: BaseException | None = None
+        self._requests = requests
+        self._thread = threading.Thread(target=self._run, name="zasync reactor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.dispatcher.activate()
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.dispatcher.reactor.run(installSignalHandlers=False)
+        except BaseException as error:
+            self.broken = error
+        finally:
+            self._requests.post(END_OF_REACTOR)
+
+    def drain(self, grace: float) -> None:
+        """Let running jobs end within `grace` seconds, hand back the rest, and stop.
+
+        A further request to stop ends the process at once; what is running is recovered then
+        like after a crash.
+        """
+        draining = threading.Thread(target=self._stop, args=(grace,), daemon=True)
+        draining.start()
+        while draining.is_alive():
+            if self._requests.wait(0.05) not in (None, END_OF_REACTOR):
+                os._exit(_SECOND_REQUEST)
+
+    def _stop(self, grace: float) -> None:
+        if self.dispatcher.activated:
+            self.dispatcher.deactivate(grace)
+        if self._thread.is_alive():
+            reactor = self.dispatcher.reactor
+            reactor.callFromThread(reactor.stop)
+            self._thread.join(REACTOR_STOP)
+
+
+@contextmanager
+def dispatching(
+    db: Any,
+    uri: str,
+    requests: Requests,
+    *,
+    queue_names: Iterable[str] | None = None,
+    size: int | None = None,
+    poll_interval: float = 5.0,
+    grace: float,
+) -> Iterator[Running]:
+    """Work the queues of `db`, whose URI says under which UUID; drained at the end of the block.
+
+    Each of the queues has the agent 'main' then.  `size` None leaves the size of one that is
+    there as it is.
+    """
+    with worker_uuid(uri) as uuid, _main_agents(uuid, size):
+        dispatcher = Dispatcher(
+            db, poll_interval=poll_interval, uuid=uuid, queue_names=queue_names, grace=grace
+        )
+        running = Running(dispatcher, requests)
+        running.start()
+        try:
+            yield running
+        finally:
+            running.drain(grace)
+            pop(dispatcher.UUID)
+
+
+@contextmanager
+def _main_agents(uuid: Any, size: int | None) -> Iterator[None]:
+    """Give the dispatcher `uuid` its agent in each queue that it joins."""
+
+    @zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]
+    def joined(event: Any) -> None:
+        record = event.object
+        if record.UUID != uuid:
+            return
+        if AGENT not in record:
+            record[AGENT] = Agent(size=DEFAULT_SIZE if size is None else size)
+        elif size is not None:
+            record[AGENT].size = size
+
+    zope.component.provideHandler(joined)
+    try:
+        yield
+    finally:
+        zope.component.getGlobalSiteManager().unregisterHandler(joined)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What asks a command to stop: signals, or the end of its standard input."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zasync.foundation import platform
+
+_WAKE_UP = 0.5  # seconds; on Windows nothing interrupts a wait, so none may be longer
+
+
+class Requests:
+    """The requests to stop, in their order.  The first asks to finish, the second to end now."""
+
+    def __init__(self) -> None:
+        # A SimpleQueue, since a signal handler may run while this very thread holds the lock of
+        # an Event.
+        self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def post(self, reason: str) -> None:
+        """Ask to stop.  May be called in any thread and in a signal handler."""
+        self._inbox.put(reason)
+
+    def wait(self, seconds: float = _WAKE_UP) -> str | None:
+        """The next request if there is one within `seconds`, else None."""
+        try:
+            return self._inbox.get(timeout=min(seconds, _WAKE_UP))
+        except queue.Empty:
+            return None
+
+    def post_at_end_of_input(self) -> None:
+        """From now on, the end of standard input is a request."""
+        threading.Thread(target=self._read_input, daemon=True).start()
+
+    def _read_input(self) -> None:
+        # Not sys.stdin: Python could not end while a thread waits in there.
+        while os.read(0, 1024):
+            pass
+        self.post("end of input")
+
+
+@contextmanager
+def stop_requests() -> Iterator[Requests]:
+    """Requests that the signals for termination make, as long as the block; main thread only."""
+    requests = Requests()
+    former = {
+        number: signal.signal(
+            number, lambda number, frame: requests.post(signal.Signals(number).name)
+        )
+        for number in platform.termination_signals()
+    }
+    try:
+        yield requests
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""`zasync worker`: a dispatcher in the foreground, or several processes with one each."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from zasync.cli.children import Children, shared
+from zasync.cli.errors import CommandError
+from zasync.cli.opening import db_option, opened, prepare_queues
+from zasync.cli.running import END_OF_REACTOR, dispatching
+from zasync.cli.signals import Requests, stop_requests
+from zasync.dispatcher.dispatcher import GRACE
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(message)s"
+
+log = logging.getLogger("zasync.events")
+
+
+@click.command()
+@db_option
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Work this queue only.")
+@click.option("--size", type=click.IntRange(0), metavar="N", help="Run N jobs at once (first: 3).")
+@click.option("--processes", type=click.IntRange(1), default=1, metavar="N", help="Start N of it.")
+@click.option(
+    "--poll-interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    metavar="S",
+    help="Look for work at least every S seconds (5).",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=GRACE,
+    metavar="S",
+    help="When told to stop, let running jobs end for S seconds (30).",
+)
+@click.option("--until-input-ends", is_flag=True, hidden=True)
+@click.pass_obj
+def worker(
+    obj: dict[str, bool],
+    uri: str,
+    queues: tuple[str, ...],
+    size: int | None,
+    processes: int,
+    poll_interval: float,
+    grace: float,
+    until_input_ends: bool,
+) -> None:
+    """Perform the jobs of the database's queues until told to stop (Ctrl-C, SIGTERM).
+
+    Then no new job is begun, running ones get the grace time, and the rest is handed back; being
+    told a second time ends it at once.  Each worker keeps its UUID in a file of its own, see
+    ZASYNC_UUID and ZASYNC_STATE.  A FileStorage is served to several processes through ZEO.
+    """
+    _log_to_stderr(obj["debug"])
+    with stop_requests() as requests:
+        if until_input_ends:
+            requests.post_at_end_of_input()
+        if processes == 1:
+            _work(uri, requests, queues, size, poll_interval, grace)
+            return
+        with shared(uri, processes) as shared_uri:
+            with opened(shared_uri) as db:
+                prepare_queues(db, queues)
+            with Children(
+                processes,
+                ["--db", shared_uri, *_options(queues, size, poll_interval)],
+                requests=requests,
+                source=uri,
+                grace=grace,
+                debug=obj["debug"],
+            ) as children:
+                while (reason := requests.wait()) is None:
+                    children.check()
+                log.info("%s: stopping the worker processes", reason)
+
+
+def _log_to_stderr(debug: bool) -> None:
+    if not debug:
+        logging.basicConfig(
+            level=logging.WARNING, format=_LOG_FORMAT, stream=sys.stderr, force=True
+        )
+        log.setLevel(logging.INFO)
+
+
+def _options(queues: tuple[str, ...], size: int | None, poll_interval: float) -> list[str]:
+    """How a child is told what we were told."""
+    options = [word for name in queues for word in ("--queue", name)]
+    if size is not None:
+        options += ["--size", str(size)]
+    return [*options, "--poll-interval", str(poll_interval)]
+
+
+def _work(
+    uri: str,
+    requests: Requests,
+    queues: tuple[str, ...],
+    size: int | None,
+    poll_interval: float,
+    grace: float,
+) -> None:
+    with opened(uri) as db:
+        prepare_queues(db, queues)
+        with dispatching(
+            db,
+            uri,
+            requests,
+            queue_names=queues or None,
+            size=size,
+            poll_interval=poll_interval,
+            grace=grace,
+        ) as running:
+            while (reason := requests.wait()) is None:
+                pass
+            if reason == END_OF_REACTOR:
+                raise CommandError(f"the reactor has ended: {running.broken or 'a job stopped it'}")
+            log.info("%s: no new jobs are begun; running ones have %g s to end", reason, grace)

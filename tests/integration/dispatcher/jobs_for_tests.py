@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What the jobs of the dispatcher's tests do; importable, since jobs are kept by name."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import transaction
+import zope.component.hooks
+from twisted.internet.defer import Deferred
+
+import zasync
+from zasync.job import NeverRetry
+
+gates: dict[str, threading.Event] = {}
+seen: list[Any] = []
+deferreds: list[Deferred[Any]] = []
+
+
+def reset() -> None:
+    gates.clear()
+    seen.clear()
+    deferreds.clear()
+
+
+def gate(name: str) -> threading.Event:
+    return gates.setdefault(name, threading.Event())
+
+
+def note(*values: Any) -> Any:
+    seen.append(values)
+    return values[0] if values else None
+
+
+def wait_at(name: str) -> str:
+    """Say that it has come to the gate, and wait until it is opened."""
+    gate(f"{name} reached").set()
+    assert gate(name).wait(20)
+    return name
+
+
+def count_up() -> int:
+    """Add one to a counter in the database."""
+    root = zasync.local.getJob()._p_jar.root()
+    root["count"] = root.get("count", 0) + 1
+    return int(root["count"])
+
+
+def wait_and_count(name: str) -> int:
+    wait_at(name)
+    return count_up()
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def make_a_mess() -> None:
+    """Leave a site, a changed object in an open transaction, and a context variable behind."""
+    zope.component.hooks.setSite(MESS)
+    transaction.begin()
+    zasync.local.getJob()._p_jar.root()["mess"] = True
+
+
+class Mess:
+    """Enough of a site to be set."""
+
+    def getSiteManager(self) -> Any:
+        return zope.component.getGlobalSiteManager()
+
+
+MESS = Mess()
+
+
+def look_around() -> Any:
+    root = zasync.local.getJob()._p_jar.root()
+    return zope.component.hooks.getSite() is None, "mess" in root
+
+
+def surroundings() -> Any:
+    local = zasync.local
+    return (
+        local.getJob()._p_oid,
+        local.getQueue().name,
+        str(local.getDispatcher().UUID),
+        local.getReactor() is local.getDispatcher().reactor,
+        local.getAgentName(),
+    )
+
+
+def later() -> Deferred[Any]:
+    deferred: Deferred[Any] = Deferred()
+    deferreds.append(deferred)
+    return deferred
+
+
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return number * 2
+
+
+async def async_surroundings() -> Any:
+    await asyncio.sleep(0)
+    return surroundings()
+
+
+async def async_fail() -> None:
+    await asyncio.sleep(0)
+    raise KeyError("async")
+
+
+async def wait_for_ever(name: str) -> None:
+    gate(f"{name} reached").set()
+    await asyncio.Event().wait()
+
+
+def read_then_await() -> Any:
+    """A function that reads in its transaction and answers a coroutine."""
+    return double(count_up())
+
+
+def commit_halfway(name: str) -> None:
+    count_up()
+    transaction.commit()
+    wait_at(name)
+    count_up()
+
+
+def progress(name: str) -> None:
+    zasync.local.setLiveAnnotation("progress", 50)
+    wait_at(name)
+
+
+def once_only(job: Any) -> NeverRetry:
+    return NeverRetry(job)
+
+
+def only_notes(job: Any) -> bool:
+    return bool(job.callable is note)
+
+
+def broken_filter(job: Any) -> bool:
+    raise RuntimeError("this filter is broken")
