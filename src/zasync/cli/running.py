@@ -108,7 +108,7 @@ def _main_agents(uuid: Any, size: int | None) -> Iterator[None]:
     @zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]
     def joined(event: Any) -> None:
         record = event.object
-        if record.UUID != uuid:
+        if uuid != record.UUID:
             return
         if AGENT not in record:
             record[AGENT] = Agent(size=DEFAULT_SIZE if size is None else size)

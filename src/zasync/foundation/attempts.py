@@ -53,7 +53,7 @@ def committed(
     transaction_manager: Any,
     happened: Callable[[], bool] | None = None,
     tries: int | None = None,
-) -> Result | None:
+) -> Result:
     """Call `function(*args)` in a new transaction and commit it; answer what it answered.
 
     After an error from the commit that is no conflict, `happened()` is asked in a new transaction
@@ -65,21 +65,11 @@ def committed(
     """
     storage_pauses = pauses(first=0.5, step=1.0)
     attempt = 0
-    seconds = 0.0
-    doubt: Exception | None = None  # what a commit ended in, until the database has been asked
-    committing = False
-    result: Result | None = None
     while True:
         attempt += 1
+        committing = False
         try:
             transaction_manager.begin()
-            if doubt is not None and happened is not None:
-                if happened():
-                    transaction_manager.abort()
-                    return result
-                if classify(doubt, from_storage=True) is Trouble.OTHER:
-                    raise doubt
-            doubt = None
             result = function(*args)
             committing = True
             transaction_manager.commit()
@@ -87,22 +77,23 @@ def committed(
         except Exception as error:
             end(transaction_manager)
             trouble = classify(error, from_storage=True)
-            if committing and trouble is not Trouble.CONFLICT:
-                doubt = error
-            asks = committing and happened is not None
-            committing = False
-            if trouble is Trouble.OTHER and not asks:
-                raise
-            if trouble is Trouble.OTHER:
-                continue
             if trouble is Trouble.CONFLICT:
-                if tries is not None and attempt >= tries:
+                if attempt == tries:
                     raise
                 seconds = clock.current().random.uniform(0, min(CONFLICT_PAUSE, 0.002 * attempt))
             else:
+                if committing and happened is not None and _asked(happened, transaction_manager):
+                    return result
+                if trouble is Trouble.OTHER:
+                    raise
                 seconds = next(storage_pauses)
                 events.storage_trouble(getattr(function, "__name__", "commit"), error, seconds)
         pause(seconds)
+
+
+def _asked(happened: Callable[[], bool], transaction_manager: Any) -> bool:
+    """What `happened()` says in a new transaction, once the storage lets us read."""
+    return committed(happened, transaction_manager=transaction_manager)
 
 
 def end(transaction_manager: Any) -> None:

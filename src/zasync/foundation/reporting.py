@@ -26,7 +26,7 @@ class Events:
             "the storage did not let us %s (%s: %s); trying again in %.1f s",
             what,
             type(error).__name__,
-            printable(str(error)),
+            _text(error),
             pause,
         )
 
@@ -63,7 +63,7 @@ class Events:
             "the commit of %s ended in %s: %s; asking the database what became of it",
             job,
             type(error).__name__,
-            printable(str(error)),
+            _text(error),
         )
 
     def job_committed_itself(self, job: Any) -> None:
