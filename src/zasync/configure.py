@@ -124,7 +124,7 @@ def _give_agent(installer: MainAgentInstaller) -> None:
 
 def _provide(factory: Callable[[Any], Any], adapts: Any, provides: type[Interface]) -> None:
     """Register an adapter, unless there is one for exactly the same."""
-    required = adapts if IInterface.providedBy(adapts) else implementedBy(adapts)
+    required = adapts if IInterface.providedBy(adapts) else implementedBy(adapts)  # type: ignore[no-untyped-call]
     adapters = zope.component.getGlobalSiteManager().adapters
     if adapters.registered((required,), provides) is None:
         zope.component.provideAdapter(factory, adapts=(adapts,), provides=provides)

@@ -458,7 +458,9 @@ class DispatcherReactivated(AbstractUUIDEvent):
 
 try:  # Zope fires its own event; using that one lets it start us
     from zope.processlifetime import DatabaseOpened as DatabaseOpened
-    from zope.processlifetime import IDatabaseOpened as IDatabaseOpenedEvent
+    from zope.processlifetime import IDatabaseOpened
+
+    IDatabaseOpenedEvent = IDatabaseOpened
 except ImportError:  # pragma: no cover - the test environment has the package
 
     class IDatabaseOpenedEvent(Interface):  # type: ignore[no-redef]

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, Page
+from zasync.dispatcher import registry
 from zasync.foundation import platform
+from zasync.testing import tear_down_dispatcher
 
 README = ROOT / "README.md"
 
@@ -24,6 +26,9 @@ def test_the_examples_of_the_page_do_what_it_says(path: Path, directory: Path) -
     threads = set(threading.enumerate())
 
     skipped = page.run()
+    for dispatcher in list(registry._dispatchers.values()):
+        assert not dispatcher.activated
+        tear_down_dispatcher(dispatcher)
 
     assert all(reason.strip() for reason in skipped)
     assert not [each for each in threading.enumerate() if each not in threads and not ends(each)]

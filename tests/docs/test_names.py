@@ -12,7 +12,8 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT
 
-TEXTS = [*PAGES, ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+README = ROOT / "README.md"
+TEXTS = [README, *PAGES, ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 NOT_MODULES = {"zasync.events", "zasync.trace"}  # names of loggers
 LATER = {"zasync.z3"}  # named as not there yet
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from zasync.cli.demo import demo
 from zasync.cli.errors import as_one_line
 from zasync.cli.put import put
 from zasync.cli.status import status
@@ -59,5 +60,5 @@ def _let_import_from(directory: str) -> None:
         sys.path.insert(0, directory)
 
 
-for command in (put, status, version, worker):
+for command in (demo, put, status, version, worker):
     zasync.add_command(command)

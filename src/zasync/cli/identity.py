@@ -17,13 +17,13 @@ import socket
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import UUID
 
 import click
 import zc.lockfile  # type: ignore[import-untyped]
 
 from zasync import instanceuuid
 from zasync.foundation import clock
+from zasync.instanceuuid import InstanceUUID
 from zasync.storage import file_storage_path, is_file_storage
 
 FILE = "ZASYNC_UUID"  # names the file itself, as for any instance
@@ -33,7 +33,7 @@ log = logging.getLogger("zasync.events")
 
 
 @contextmanager
-def worker_uuid(uri: str) -> Iterator[UUID]:
+def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
     """The UUID for a worker of the database `uri`, which is nobody else's during the block.
 
     It is that of the file that ZASYNC_UUID names, else of a slot in `state_directory`.
@@ -54,7 +54,7 @@ def worker_uuid(uri: str) -> Iterator[UUID]:
             DIRECTORY,
             FILE,
         )
-        yield clock.current().uuid4()
+        yield InstanceUUID(int=clock.current().uuid4().int)
         return
     try:
         os.environ[FILE] = str(path)
@@ -74,6 +74,20 @@ def state_directory(uri: str) -> Path:
     digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     # With the host's name, since a home directory may be shared by many hosts.
     return Path(click.get_app_dir("zasync")) / "workers" / socket.gethostname() / digest
+
+
+@contextmanager
+def state_in(directory: Path) -> Iterator[None]:
+    """Keep the UUIDs of the workers of this process and its children in `directory`."""
+    former = os.environ.get(DIRECTORY)
+    os.environ[DIRECTORY] = str(directory)
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[DIRECTORY]
+        else:
+            os.environ[DIRECTORY] = former
 
 
 def for_child(environment: MutableMapping[str, str], uri: str, number: int) -> None:

@@ -51,6 +51,13 @@ def connected(db: Any) -> Iterator[Any]:
         connection.close()
 
 
+def look(connection: Any) -> Any:
+    """The root of the database as it is now; what was begun before is aborted."""
+    attempts.end(connection.transaction_manager)
+    connection.transaction_manager.begin()
+    return connection.root()
+
+
 def find_queue(root: Any, name: str) -> Any:
     """The queue `name`; UnknownQueue if there is none."""
     queues = root.get(KEY) or {}

@@ -16,11 +16,12 @@ from typing import Any
 
 import zope.component
 
+from zasync import configure
 from zasync.agent import Agent
 from zasync.cli.identity import worker_uuid
 from zasync.cli.signals import Requests
 from zasync.dispatcher import Dispatcher, pop
-from zasync.interfaces import IDispatcherActivated
+from zasync.interfaces import IUUID, IDispatcherActivated
 
 AGENT = "main"
 DEFAULT_SIZE = 3
@@ -89,6 +90,9 @@ def dispatching(
     there as it is.
     """
     with worker_uuid(uri) as uuid, _main_agents(uuid, size):
+        zope.component.provideUtility(uuid, IUUID)
+        configure.base()
+        configure.provide_default_queue()
         dispatcher = Dispatcher(
             db, poll_interval=poll_interval, uuid=uuid, queue_names=queue_names, grace=grace
         )

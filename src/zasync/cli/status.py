@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zasync.cli.opening import connected, db_option, opened
+from zasync.cli.opening import connected, db_option, look, opened
 from zasync.foundation import clock
 from zasync.interfaces import KEY, IAgent
 from zasync.storage import is_file_storage
@@ -37,8 +37,7 @@ def status(uri: str, as_json: bool) -> None:
     # Opened for reading, a FileStorage takes no lock.
     source = with_default(uri, "read_only", 1) if is_file_storage(uri) else uri
     with opened(source, create=False, writable=False) as db, connected(db) as connection:
-        connection.transaction_manager.begin()
-        found = {"database": redacted(uri), **survey(connection.root())}
+        found = {"database": redacted(uri), **survey(look(connection))}
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

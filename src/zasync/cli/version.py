@@ -10,6 +10,7 @@ from importlib.metadata import version as version_of
 import click
 
 DISTRIBUTIONS = ("zasync", "ZODB", "ZEO", "transaction", "Twisted", "RelStorage")
+OPTIONAL = ("RelStorage",)
 
 
 @click.command()
@@ -19,6 +20,6 @@ def version() -> None:
         try:
             click.echo(f"{name} {version_of(name)}")
         except PackageNotFoundError:
-            continue
-        if name == "zasync":
-            click.echo(f"Python {platform.python_version()}")
+            if name not in OPTIONAL:
+                click.echo(f"{name} (not installed)")
+    click.echo(f"Python {platform.python_version()}")

@@ -33,7 +33,6 @@ from zasync.foundation import attempts, clock
 from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
 
-LINGER = 0.01  # seconds that an ended job waits for others, to share the next poll with them
 STUCK_AFTER = 2  # poll intervals without a poll that was committed
 GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stops
 LAST_WORD = 10.0  # seconds for saying goodbye to a storage that is away
@@ -83,6 +82,7 @@ class Dispatcher:
         self._regular_due = 0.0  # when the next poll is due that was not hastened by a hint
         self._wake_asked = False
         self._linger_asked = False
+        self._polling = False
         self._timer = 0  # number of the timer that counts; older ones do nothing
         self._timer_call: Any = None
         self._pool_growth = 0
@@ -147,7 +147,12 @@ class Dispatcher:
             self._wake_asked = False  # what is committed from now on asks again
             if not self.activated or self._poller is None:
                 return self.poll_interval
+            self._polling = True
             seconds = self._poller.poll(hurried=hurried)
+            self._polling = False
+            for pool in self._all_pools():
+                if pool.has_ended_jobs:
+                    self._job_ended(pool)
             now = clock.monotonic()
             if not hurried:
                 self._regular_due = now + self.poll_interval
@@ -175,22 +180,25 @@ class Dispatcher:
             self._tick(self._next_timer(), True)
 
     def _job_ended(self, pool: Pool) -> None:
-        """A place has become free.  Called in a worker thread."""
-        if pool.worth_a_poll:
+        """A place has become free.  Called in a worker thread, and after each poll.
+
+        During a poll nothing can be said, since it is about to take what has ended so far.
+        """
+        if self._polling:
+            return
+        patience = pool.patience()
+        if not patience:
             self.wake()
             return
         with self._state_lock:
             if self._linger_asked or not self.activated:
                 return
             self._linger_asked = True
-        self.reactor.callFromThread(self._linger)
+        self.reactor.callFromThread(self.reactor.callLater, patience, self._stop_lingering)
 
-    def _linger(self) -> None:
-        def enough() -> None:
-            self._linger_asked = False
-            self.wake()
-
-        self.reactor.callLater(LINGER, enough)
+    def _stop_lingering(self) -> None:
+        self._linger_asked = False
+        self.wake()
 
     def poll(self) -> None:
         """Do one poll now, in this thread."""

@@ -193,6 +193,7 @@ class Poller:
                 if tracked.outcome is not None:
                     plan.tidied.append((pool, tracked))
                 continue
+            tracked.looked_at = tracked.outcome is not None
             if tracked.outcome is not None and tracked.outcome.ending is not Ending.STOPPED:
                 self._tidy_one(agent, tracked, plan)
                 plan.tidied.append((pool, tracked))

@@ -14,10 +14,12 @@ import transaction
 import zope.component.hooks
 
 from zasync.dispatcher.history import Key
-from zasync.foundation import attempts
+from zasync.foundation import attempts, clock
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
 from zasync.job.performance import Outcome
+
+LONGEST_PATIENCE = 0.025  # seconds that a free place waits for others, at the most expected
 
 Task = Callable[[Any], None]
 """What a worker thread does with its connection."""
@@ -32,6 +34,7 @@ class Tracked:
     place: int  # its key in the agent
     running: bool = True  # in a thread, or on its way to one; else suspended
     outcome: Outcome | None = None
+    looked_at: bool = False  # a poll has seen the outcome, and may have left it to the next one
 
 
 class Pool:
@@ -51,6 +54,8 @@ class Pool:
         self._ended = ended
         self._inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._last_end = clock.monotonic()
+        self._pace = 1.0  # seconds from one end of a job to the next, smoothed
         self._free = 0  # threads that wait for a task, less the tasks that wait for a thread
 
     # Threads
@@ -136,6 +141,9 @@ class Pool:
         """A run has ended.  Called in a worker thread."""
         tracked.outcome = outcome
         tracked.running = False
+        now = clock.monotonic()
+        self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
+        self._last_end = now
         self.ended_signal.set()
         self._ended()
 
@@ -145,11 +153,24 @@ class Pool:
         return [tracked for tracked in list(self.tracked.values()) if tracked.outcome is None]
 
     @property
-    def worth_a_poll(self) -> bool:
-        """Whether so many have ended that the next should be claimed now, not a little later."""
+    def has_ended_jobs(self) -> bool:
+        """Whether jobs have ended that no poll has looked at yet."""
+        return any(
+            tracked.outcome is not None and not tracked.looked_at
+            for tracked in list(self.tracked.values())
+        )
+
+    def patience(self) -> float:
+        """How many seconds the next claim may wait, so that it takes more jobs at once.
+
+        A claim costs a commit.  It waits for most of the jobs to end if, at the present pace,
+        that is a matter of milliseconds; a free place for long jobs is filled at once.
+        """
         tracked = list(self.tracked.values())
         ended = sum(1 for each in tracked if each.outcome is not None)
-        return bool(ended) and (ended * 3 >= self.size * 2 or ended == len(tracked))
+        missing = min(self.size * 3 // 4, len(tracked)) - ended
+        expected = missing * self._pace
+        return 2 * expected if 0 < expected < LONGEST_PATIENCE else 0.0
 
 
 def clean_thread() -> None:

@@ -8,11 +8,13 @@ no storage has to be importable here.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from transaction.interfaces import TransientError
+from ZODB.broken import Broken
 from ZODB.POSException import ConflictError, ReadOnlyError, StorageError
 
-from zasync.interfaces import ZasyncError
+from zasync.interfaces import UnresolvableError, ZasyncError
 
 
 class Trouble(enum.Enum):
@@ -64,3 +66,19 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, TransientError):
         return Trouble.INFRASTRUCTURE if isinstance(error, StorageError) else Trouble.CONFLICT
     return Trouble.OTHER
+
+
+def why_unreadable(item: Any) -> Exception | None:
+    """Load the persistent object `item`; answer why that cannot be done here, or None.
+
+    Conflicts and troubles of the storage are raised: they say nothing about the object.
+    """
+    try:
+        item._p_activate()
+    except Exception as error:  # loading runs code of the object's class
+        if classify(error, from_storage=True) is not Trouble.OTHER:
+            raise
+        return error
+    if isinstance(item, Broken):
+        return UnresolvableError(f"its class {type(item).__qualname__} is not in this process")
+    return None

@@ -10,10 +10,21 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from zasync.foundation.text import printable
+from zasync.foundation.text import printable, safe_repr, safe_str
 
 event_log = logging.getLogger("zasync.events")
 trace_log = logging.getLogger("zasync.trace")
+
+
+LONGEST_TEXT = 1000  # characters of what an error says of itself
+
+
+def _text(error: BaseException) -> str:
+    return printable(safe_str(error, LONGEST_TEXT), one_line=True)
+
+
+def _shown(error: Any) -> str:
+    return safe_repr(error, LONGEST_TEXT)
 
 
 class Events:
@@ -74,10 +85,12 @@ class Events:
         )
 
     def job_unresolvable(self, job: Any, error: BaseException) -> None:
-        event_log.warning("%r waits for a worker that has its code: %s", job, error)
+        event_log.warning("%r waits for a worker that has its code: %s", job, _text(error))
 
     def job_unreadable(self, where: str, error: BaseException) -> None:
-        event_log.error("a job in %s cannot be read and is left where it is: %r", where, error)
+        event_log.error(
+            "a job in %s cannot be read and is left where it is: %s", where, _shown(error)
+        )
 
     def process_ending_error(self, job: Any, error: BaseException) -> None:
         event_log.error(
@@ -89,12 +102,17 @@ class Events:
 
     def policy_failed(self, job: Any, error: BaseException) -> None:
         event_log.critical(
-            "the retry policy of %r could not decide (%r); the job is not run again", job, error
+            "the retry policy of %r could not decide (%s); the job is not run again",
+            job,
+            _shown(error),
         )
 
     def commit_retried_often(self, job: str, count: int, error: Any) -> None:
         event_log.critical(
-            "the commit of %s has failed %d times, last with %r; trying on", job, count, error
+            "the commit of %s has failed %d times, last with %s; trying on",
+            job,
+            count,
+            _shown(error),
         )
 
     def interrupted(self, job: Any, decision: Any) -> None:
@@ -141,17 +159,17 @@ class Events:
         )
 
     def poll_failed(self, error: BaseException) -> None:
-        event_log.error("a poll failed: %r; polling goes on", error, exc_info=error)
+        event_log.error("a poll failed: %s; polling goes on", _shown(error), exc_info=error)
 
     def poll_repeated(self, error: BaseException, pause: float) -> None:
-        trace_log.info("a poll did not commit (%r); the next is in %.2f s", error, pause)
+        trace_log.info("a poll did not commit (%s); the next is in %.2f s", _shown(error), pause)
 
     def agent_failed(self, queue: str, agent: str, error: BaseException) -> None:
         event_log.error(
-            "agent %r of queue %r could not choose a job: %r; it is skipped in this poll",
+            "agent %r of queue %r could not choose a job: %s; it is skipped in this poll",
             agent,
             queue,
-            error,
+            _shown(error),
             exc_info=error,
         )
 
@@ -170,10 +188,10 @@ class Events:
 
     def worker_failed(self, queue: str, agent: str, error: BaseException) -> None:
         event_log.error(
-            "a worker thread of agent %r of queue %r met %r; it works on",
+            "a worker thread of agent %r of queue %r met %s; it works on",
             agent,
             queue,
-            error,
+            _shown(error),
             exc_info=error,
         )
 
@@ -181,14 +199,16 @@ class Events:
         event_log.error("running %s met an error of zasync's own; it fails", job, exc_info=error)
 
     def leftover_transaction(self, error: BaseException) -> None:
-        event_log.error("what a job left in its transaction could not be aborted: %r", error)
+        event_log.error(
+            "what a job left in its transaction could not be aborted: %s", _shown(error)
+        )
 
     def deactivation_failed(self, uuid: Any, error: BaseException) -> None:
         event_log.error(
-            "dispatcher %s could not say that it stops (%r); it, or a sibling, will recover its"
+            "dispatcher %s could not say that it stops (%s); it, or a sibling, will recover its"
             " jobs later",
             uuid,
-            error,
+            _shown(error),
         )
 
     def still_running(self, job: str, seconds: float) -> None:

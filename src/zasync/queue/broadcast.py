@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from zasync.foundation import clock
+from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import AbortedError
-from zasync.job import Group, Job, RetryCommonFourTimes, performance
+from zasync.job import Group, Job, Payload, RetryCommonFourTimes, performance, relations
 from zasync.job.performance import as_job
-from zasync.queue.queue import Queue, _check_new
+from zasync.job.states import Move
+from zasync.queue.queue import Queue
+from zasync.queue.waiting import Place
 
 
 class OnlyThere(RetryCommonFourTimes):
@@ -45,48 +48,31 @@ class BroadcastQueue(Queue):
         failure_log_level: int | None = None,
         retry_policy_factory: Any = None,
     ) -> Any:
-        """Put a copy for each active dispatcher; answers the job that stands for all of them.
+        """Put a copy for each active dispatcher; answers the job, which stands for all of them.
 
-        That job is ACTIVE until all copies have ended; its result is a mapping of UUID to the
-        copy's result.  A copy whose dispatcher dies ends with an AbortedError.
+        It is ACTIVE until all copies have ended; its result is a mapping of UUID to the copy's
+        result.  A copy whose dispatcher dies ends with an AbortedError.
         """
         job = as_job(item)
-        if isinstance(job, Group) or job._only_for is not None or not self._may_copy(job):
+        if not _is_for_all(job):
             return super().put(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
-        _check_new(job)
-        job.check_storable(self._p_jar)
-        copies = {
-            uuid: self._copy(job, uuid, failure_log_level, retry_policy_factory)
-            for uuid, record in self.dispatchers.items()
-            if record.activated
-        }
-        for copy in copies.values():
-            copy.begin_after, copy.begin_by = begin_after, begin_by
-        return self._launch(copies)
+        self._prepare(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        whole = Broadcast(
+            {
+                uuid: _copy(job, uuid)
+                for uuid, record in self.dispatchers.items()
+                if record.activated
+            }
+        )
+        for waiting in (whole, job):
+            waiting.parent = self
+            waiting.start(clock.current().token())
+        whole.wait_for(whole.perform_members())
+        job.wait_for(whole)
+        return job
 
-    def _may_copy(self, job: Any) -> bool:
-        """Whether `job` is work, not one of our own that continues another job."""
-        names = job._names
-        return not (names[0] == "method" and names[1].startswith("zasync."))
-
-    def _copy(self, job: Any, uuid: UUID, level: int | None, factory: Any) -> Any:
-        copy = Job(job.callable, *job.args, **job.kwargs)
-        copy._only_for = uuid.int
-        copy.quota_names = job.quota_names
-        copy.failure_log_level = job.failure_log_level if level is None else level
-        copy.retry_policy_factory = factory or job.retry_policy_factory or OnlyThere
-        return copy
-
-    def _launch(self, copies: dict[UUID, Any]) -> Broadcast:
-        group = Broadcast(copies)
-        group.parent = self
-        group._begin_after = clock.now_micros()
-        group.start(clock.current().token())
-        group.wait_for(group.perform_members())
-        return group
-
-    def putBack(self, job: Any) -> None:
-        super().putBack(job)
+    def _admit(self, job: Any, move: Move, place: Place) -> None:
+        super()._admit(job, move, place)
         if job._only_for is not None:
             record = self.dispatchers.get(UUID(int=job._only_for))
             if record is None or not record.activated:
@@ -94,8 +80,9 @@ class BroadcastQueue(Queue):
 
     def dispatcher_left(self, uuid: UUID) -> None:
         """Fail the copies that wait for the dispatcher `uuid`."""
-        for job in [job for job in self if job._only_for == uuid.int]:
-            self._give_up(job)
+        for job in list(self):
+            if why_unreadable(job) is None and job._only_for == uuid.int:
+                self._give_up(job)
 
     def _give_up(self, job: Any) -> None:
         """Have some other dispatcher fail `job`, whose own one is gone."""
@@ -103,6 +90,27 @@ class BroadcastQueue(Queue):
         job.parent = self
         failing = Job(job.fail, AbortedError("the dispatcher of this copy has gone"))
         performance.put_resumption(self, failing)
+
+
+def _is_for_all(job: Any) -> bool:
+    """Whether `job` is to be copied: not a copy, a group, or one that continues another job."""
+    if job._only_for is not None or isinstance(job, Group):
+        return False
+    return job._payload is None or not relations.is_job(job._payload.target)
+
+
+def _copy(job: Any, uuid: UUID) -> Any:
+    """A new job like `job`, without its callbacks, that only the dispatcher `uuid` may run."""
+    kind: Any = type(job)
+    copy = kind.__new__(kind)
+    copy.__setstate__({**job.__getstate__(), "_extras": None, "_policy": None})
+    if job._payload is not None:
+        copy._payload = Payload(job._payload.target, [], dict(job.kwargs))
+    copy.args = [copy if arg is job else arg for arg in job.args]
+    copy._only_for = uuid.int
+    if copy.retry_policy_factory is None:
+        copy.retry_policy_factory = OnlyThere
+    return copy
 
 
 OnlyThere.__module__ = Broadcast.__module__ = BroadcastQueue.__module__ = "zasync.queue"

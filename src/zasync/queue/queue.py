@@ -17,12 +17,11 @@ import zope.component
 import zope.interface
 from persistent import Persistent
 from persistent.interfaces import IPersistent
-from ZODB.broken import Broken
 from ZODB.interfaces import IConnection
 
 from zasync.foundation import clock
 from zasync.foundation.containers import ReadMapping
-from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.foundation.reporting import events
 from zasync.foundation.wakeup import ring_after_commit
 from zasync.interfaces import (
@@ -55,14 +54,14 @@ class ClaimMemory:
         self.reported: set[Place] = set()
 
     def report_once(self, place: Place, job: Any, error: Exception) -> None:
-        """Log a job that cannot be run here (None: cannot even be read), but only once."""
+        """Log a job that cannot be run here, or not even be read, but only once."""
         if place in self.reported:
             return
         self.reported.add(place)
-        if job is None:
-            events.job_unreadable(f"the queue at {place}", error)
-        else:
+        if isinstance(error, UnresolvableError):
             events.job_unresolvable(job, error)
+        else:
+            events.job_unreadable(f"the queue at {place}", error)
 
 
 @zope.interface.implementer(IQueue)
@@ -94,13 +93,7 @@ class Queue(Persistent):
         callable and arguments that the database can hold (NotStorableError).
         """
         job = as_job(item)
-        _check_new(job)
-        _set_options(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
-        self.quotas.check_known(job.quota_names)
-        job.check_storable(self._p_jar)
-        uuid = zope.component.queryUtility(IUUID)
-        if uuid is not None:
-            job.assignerUUID = uuid
+        self._prepare(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
         now = clock.now_micros()
         due = None if job._begin_after is None or job._begin_after <= now else job._begin_after
         if due is None:
@@ -108,6 +101,23 @@ class Queue(Persistent):
         job.set_deadline()
         self._admit(job, Move.PUT, self._waiting.add(job, job.quota_names, due))
         return job
+
+    def _prepare(
+        self,
+        job: Any,
+        begin_after: datetime | None,
+        begin_by: timedelta | None,
+        failure_log_level: int | None,
+        retry_policy_factory: Any,
+    ) -> None:
+        """Check and set all that `put` was given."""
+        _check_new(job)
+        _set_options(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        self.quotas.check_known(job.quota_names)
+        job.check_storable(self._p_jar)
+        uuid = zope.component.queryUtility(IUUID)
+        if uuid is not None:
+            job.assignerUUID = uuid
 
     def putBack(self, job: Any) -> None:
         """Put a job that was claimed first in line; it keeps its places in quotas.
@@ -202,9 +212,11 @@ class Queue(Persistent):
     def _can_be_run(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
         """Whether this process has the job's code, and the job is not meant for another."""
         job = entry.job
+        unreadable = why_unreadable(job)
+        if unreadable is not None:
+            memory.report_once(entry.place, job, unreadable)
+            return False
         try:
-            if isinstance(job, Broken):
-                raise UnresolvableError(f"the class of the job at {entry.place} is not there")
             if job._only_for is not None and (uuid is None or job._only_for != uuid.int):
                 return False
             job.callable  # noqa: B018 - raises UnresolvableError
@@ -214,7 +226,7 @@ class Queue(Persistent):
         except Exception as error:
             if classify(error, from_storage=True) is not Trouble.OTHER:
                 raise
-            memory.report_once(entry.place, None, error)
+            memory.report_once(entry.place, job, error)
             return False
         return True
 

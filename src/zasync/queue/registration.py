@@ -19,6 +19,7 @@ from persistent import Persistent
 
 from zasync.foundation import clock
 from zasync.foundation.containers import ReadMapping
+from zasync.foundation.errors import why_unreadable
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -132,6 +133,7 @@ class DispatcherAgents(ReadMapping):
     def _mark_activated(self) -> None:
         self.activated = clock.now()
         self.ping()
+        self._hand_back_all()  # what a sibling that did not have its code had to leave
 
     def deactivate(self) -> None:
         """Mark as not working and hand back what its agents hold.  ValueError if it is not."""
@@ -139,15 +141,25 @@ class DispatcherAgents(ReadMapping):
             raise ValueError("UUID is not activated in this queue", self.UUID)
         self.activated = None
         self.incarnation = None
-        for agent in self.values():
-            hand_back(agent, self.parent)
+        self._hand_back_all()
         self.parent.dispatcher_left(self.UUID)
         zope.event.notify(DispatcherDeactivated(self))
 
+    def _hand_back_all(self) -> None:
+        for agent in self.values():
+            hand_back(agent, self.parent)
+
 
 def hand_back(agent: Any, queue: Any) -> None:
-    """Take all jobs out of `agent`, so that they keep their order, and see to each of them."""
+    """Take all jobs out of `agent`, so that they keep their order, and see to each of them.
+
+    One that cannot be read in this process is left until one comes that can.
+    """
     for job in reversed(list(agent)):
+        error = why_unreadable(job)
+        if error is not None:
+            events.job_unreadable(f"agent {agent.name!r} of queue {queue.name!r}", error)
+            continue
         if job.status == COMPLETED:
             agent.jobCompleted(job)
             continue

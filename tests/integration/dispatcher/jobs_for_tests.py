@@ -48,6 +48,12 @@ def count_up() -> int:
     return int(root["count"])
 
 
+def leave_a_mark(number: int) -> None:
+    """Count in the database how often this was done, without meeting the other jobs."""
+    marks = zasync.local.getJob()._p_jar.root()["marks"]
+    marks[number] = marks.get(number, 0) + 1
+
+
 def wait_and_count(name: str) -> int:
     wait_at(name)
     return count_up()
