@@ -110,9 +110,10 @@ def demo(
 
 def _log_to(path: Path, debug: bool) -> None:
     """The screen is for the progress; the log, with the traceback of each failure, is a file."""
-    level = logging.DEBUG if debug else logging.INFO
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(filename=path, level=level, format=form, encoding="utf-8", force=True)
+    logging.getLogger("zasync.events").setLevel(logging.INFO)
 
 
 def _tell(connection: Any, session: Session, place: Place, console: Console) -> None:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from BTrees.IIBTree import IITreeSet, intersection
 from BTrees.IOBTree import IOBTree
-from BTrees.OIBTree import OIBTree
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
@@ -22,7 +20,7 @@ from zasync.failure import Failure
 from zasync.job import Job, parallel
 
 QUOTA = "catalog"
-SMALLEST_BATCH = 10  # files that are merged in one transaction
+SMALLEST_BATCH = 20  # files that are merged in one transaction
 MOST_BATCHES = 200
 
 
@@ -38,8 +36,9 @@ class Catalog(Persistent):
 
     def __init__(self) -> None:
         self.documents = IOBTree()  # number -> path
-        self.postings = OOBTree()  # identifier -> numbers of documents
-        self.counts = OIBTree()  # identifier -> how often
+        # Identifier -> how often, numbers of documents.  Tuples lie in the records of the tree;
+        # a persistent set each would make tens of thousands of small records.
+        self.names = OOBTree()
         self.unreadable = OOBTree()  # path -> why
         self.meter = Meter()
         self.run: Any = None
@@ -90,38 +89,35 @@ class Catalog(Persistent):
         number = self.documents.maxKey() + 1 if self.documents else 1
         self.documents[number] = path
         for name, count in names.items():
-            found = self.postings.get(name)
-            if found is None:
-                found = self.postings[name] = IITreeSet()
-            found.insert(number)
-            self.counts[name] = self.counts.get(name, 0) + count
+            so_far, numbers = self.names.get(name, (0, ()))
+            self.names[name] = so_far + count, (*numbers, number)
 
     def totals(self, *parts: Any) -> dict[str, int]:
         """All has been read and merged: what it comes to."""
         return {
             "files": len(self.documents),
             "unreadable": len(self.unreadable),
-            "identifiers": len(self.counts),
-            "occurrences": sum(self.counts.values()),
+            "identifiers": len(self.names),
+            "occurrences": sum(count for count, _ in self.names.values()),
             "failed parts": sum(1 for part in parts if isinstance(part.result, Failure)),
         }
 
     # Questions
 
+    def how_often(self, name: str) -> int:
+        """How often `name` is found."""
+        count, _ = self.names.get(name, (0, ()))
+        return int(count)
+
     def most_frequent(self, number: int) -> list[tuple[str, int]]:
         """The `number` identifiers that are found most often, and how often."""
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        return ranked[:number]
+        counts = [(name, count) for name, (count, _) in self.names.items()]
+        return sorted(counts, key=lambda item: (-item[1], item[0]))[:number]
 
     def search(self, *names: str) -> list[str]:
         """The paths of the documents that have all of `names`."""
-        sets = [self.postings.get(name) for name in names]
-        if not sets or any(found is None for found in sets):
-            return []
-        numbers = sets[0]
-        for found in sets[1:]:
-            numbers = intersection(numbers, found)
-        return [self.documents[number] for number in numbers]
+        found = [set(self.names[name][1]) if name in self.names else set() for name in names]
+        return [self.documents[number] for number in sorted(set.intersection(*found))]
 
 
 def _batches(readings: list[Any]) -> Iterable[list[Any]]:

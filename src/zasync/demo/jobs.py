@@ -84,4 +84,4 @@ def nothing() -> None:
 def how_often(name: str) -> int:
     """How often the identifier `name` was found; for `zasync put`."""
     catalog = local.getJob()._p_jar.root()[ROOT]
-    return int(catalog.counts.get(name, 0))
+    return int(catalog.how_often(name))

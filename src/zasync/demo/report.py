@@ -85,7 +85,7 @@ def make_report(catalog: Catalog, queue: Any) -> Report:
 def _sample_query(catalog: Catalog) -> tuple[str, ...]:
     if catalog.search(*_SAMPLE_QUERY):
         return _SAMPLE_QUERY
-    return tuple(name for name, _ in catalog.most_frequent(2))
+    return tuple(name for name, _ in catalog.most_frequent(2)) or _SAMPLE_QUERY
 
 
 def _last_lines(failure: Any) -> str:

@@ -179,7 +179,7 @@ class Poller:
                 seen["new jobs"].append(self._start(pool, job, plan))
         except Exception as error:
             if classify(error, from_storage=True) is not Trouble.OTHER:
-                raise
+                raise  # the whole poll is to be repeated
             seen["error"] = Failure()
             events.agent_failed(queue_name, agent_name, error)
         seen["size"], seen["len"] = agent.size, len(agent)

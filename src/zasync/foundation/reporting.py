@@ -89,7 +89,10 @@ class Events:
 
     def job_unreadable(self, where: str, error: BaseException) -> None:
         event_log.error(
-            "a job in %s cannot be read and is left where it is: %s", where, _shown(error)
+            "a job in %s cannot be read and is left where it is: %s%s",
+            where,
+            _shown(error),
+            "" if error.__cause__ is None else f", due to {_shown(error.__cause__)}",
         )
 
     def process_ending_error(self, job: Any, error: BaseException) -> None:

@@ -73,6 +73,21 @@ def resolve(names: Names, target: Any, owner: Any = None) -> Callable[..., Any]:
     return target  # type: ignore[no-any-return]
 
 
+def check_resolvable(names: Names, owner: Any, load_target: Callable[[], Any]) -> None:
+    """UnresolvableError if `resolve` would raise it; loads the target only if it must."""
+    kind = names[0]
+    if kind == GLOBAL:
+        find_global(names[1], names[2])
+    elif kind == OWN:
+        _attribute(owner, names[1])
+    elif kind == PARTIAL:
+        check_resolvable(names[1], owner, lambda: load_target()[0])
+    else:
+        found = find_global(names[1], names[2])
+        if kind == METHOD and not hasattr(found, names[3]):
+            _attribute(load_target(), names[3])  # made by the object, not by its class
+
+
 def find_global(module: str, qualname: str) -> Any:
     """Import `module` and answer its attribute `qualname`; UnresolvableError if that fails."""
     try:

@@ -127,6 +127,17 @@ class Job(Chaining, Persistent):
             self._payload = values.Payload(target, args, kwargs)
             self._forget_views()
 
+    def check_resolvable(self) -> None:
+        """UnresolvableError if this process does not have the callable's code; loads little."""
+        callables.check_resolvable(
+            self._names, self, lambda: self._payload and self._payload.target
+        )
+
+    @property
+    def code(self) -> callables.Names:
+        """What names the callable's code."""
+        return self._names
+
     @property
     def callable_name(self) -> str:
         """The callable for people: dotted, without loading or importing anything."""

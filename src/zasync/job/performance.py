@@ -25,6 +25,7 @@ from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, committed
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
+from zasync.foundation.text import safe_repr
 from zasync.interfaces import (
     ACTIVE,
     CALLBACKS,
@@ -211,9 +212,9 @@ def check_arguments_of_coroutine(
     for value in given:
         if getattr(value, "_p_oid", None) is not None:
             raise TypeError(
-                f"{job!r} is an async job and cannot get the persistent object {value!r}: it runs"
-                " outside of any transaction.  Pass plain values, or make the job a function that"
-                " reads what is needed and returns a coroutine."
+                f"{job!r} is an async job and cannot get the persistent object"
+                f" {safe_repr(value)}: it runs outside of any transaction.  Pass plain values, or make the"
+                " job a function that reads what is needed and returns a coroutine."
             )
 
 

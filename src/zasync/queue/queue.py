@@ -43,6 +43,8 @@ from zasync.queue.waiting import LATER, Entry, Place, Waiting
 
 Filter = Callable[[Any], Any]
 
+LOOK_AGAIN = 5.0  # seconds until code that was not there is looked for again
+
 claimer: ContextVar[UUID | None] = ContextVar("claimer", default=None)
 """The dispatcher for which a chooser that is being called claims; its agent sets it."""
 
@@ -52,6 +54,15 @@ class ClaimMemory:
 
     def __init__(self) -> None:
         self.reported: set[Place] = set()
+        self._missing: dict[Any, float] = {}  # code that is not here -> when to look again
+
+    def may_look_for(self, code: Any) -> bool:
+        """Whether `code` was not looked for in vain a moment ago."""
+        return clock.monotonic() >= self._missing.get(code, 0.0)
+
+    def not_found(self, code: Any) -> None:
+        """`code` is not in this process now."""
+        self._missing[code] = clock.monotonic() + LOOK_AGAIN
 
     def report_once(self, place: Place, job: Any, error: Exception) -> None:
         """Log a job that cannot be run here, or not even be read, but only once."""
@@ -219,8 +230,11 @@ class Queue(Persistent):
         try:
             if job._only_for is not None and (uuid is None or job._only_for != uuid.int):
                 return False
-            job.callable  # noqa: B018 - raises UnresolvableError
+            if not memory.may_look_for(job.code):
+                return False
+            job.check_resolvable()
         except UnresolvableError as error:
+            memory.not_found(job.code)
             memory.report_once(entry.place, job, error)
             return False
         except Exception as error:

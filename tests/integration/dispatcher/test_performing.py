@@ -267,7 +267,7 @@ def test_a_job_whose_code_is_gone_waits_and_is_run_when_it_is_back(
             assert site.sees(lambda: gone.status) == PENDING
             assert site.queue[0] is gone
             assert caplog.text.count("waits for a worker that has its code") == 1
-        site.completed(gone)
+        site.completed(gone, seconds=20)
     assert gone.result == "gone"
 
 
