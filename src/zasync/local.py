@@ -81,6 +81,7 @@ def getLiveAnnotation(
             remaining = deadline - clock.monotonic()
             if remaining <= 0:
                 return default
+            end(manager)
             pause(min(poll, remaining))
     finally:
         end(manager)

@@ -8,8 +8,7 @@
   has ended; then they are interrupted, and must end well.
 - Every `localhost:9991` becomes a free port.
 
-What is not run says why: `<!-- skip: next "reason" -->`.  State and port are all that pages
-share with nobody: each page begins anew.
+What is not run says why: `<!-- skip: next "reason" -->`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
@@ -36,6 +36,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))  # README has a test of its own
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 LONG_RUNNING = re.compile(r"(runzeo|zasync worker)\b")
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+LOG = Path("log.txt")
 SECONDS = 60
 
 
@@ -103,21 +104,26 @@ class Page:
         return None
 
     def _start(self, line: str) -> subprocess.Popen[str]:
-        source = ROOT / "src"
+        """Start a command; what those that are left running say goes to a file."""
+        if not LONG_RUNNING.match(line):
+            return self._shell(line, subprocess.PIPE)
+        with LOG.open("a", encoding="utf-8") as log:
+            return self._shell(f"exec {_as_module(line)}", log)
+
+    def _shell(self, line: str, output: int | TextIO) -> subprocess.Popen[str]:
         environment = os.environ | {
             "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": f"{source}{os.pathsep}{os.getcwd()}",
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.getcwd()}",
+            "ZASYNC_STATE": os.getcwd(),
             "COLUMNS": "100",
         }
-        quiet = LONG_RUNNING.match(line)
-        line = re.sub(r"^zasync\b", "python -m zasync", line)
         return subprocess.Popen(
-            f"exec {line}" if quiet else line,
+            _as_module(line),
             shell=True,
             text=True,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=open("log.txt", "a") if quiet else subprocess.PIPE,  # noqa: SIM115
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
 
@@ -127,4 +133,9 @@ class Page:
             process.send_signal(signal.SIGINT)
             status = process.wait(SECONDS)
             if line.startswith("zasync") and status != 0:
-                raise AssertionError(f"{line} ended with {status}:\n{Path('log.txt').read_text()}")
+                raise AssertionError(f"{line} ended with {status}:\n{LOG.read_text()}")
+
+
+def _as_module(line: str) -> str:
+    """The command in the form that works where the package is not installed."""
+    return re.sub(r"^zasync\b", "python -m zasync", line)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.docs.pages import PAGES, ROOT
 
 README = ROOT / "README.md"
-TEXTS = [README, *PAGES, ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+TEXTS = [
+    README,
+    *PAGES,
+    ROOT / "ARCHITECTURE.md",
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+]
 NOT_MODULES = {"zasync.events", "zasync.trace"}  # names of loggers
 LATER = {"zasync.z3"}  # named as not there yet
 

@@ -33,8 +33,11 @@ class StandingClock(clock.Clock):
         return signal.is_set()
 
     def move(self, **span: float) -> datetime:
-        """Move both times by a span, given like that of a timedelta; answers the wall time."""
+        """Move the times by a span, given like that of a timedelta; answers the wall time.
+
+        Only the wall time can be moved back.
+        """
         by = timedelta(**span)
         self.moment += by
-        self.seconds += by.total_seconds()
+        self.seconds += max(0.0, by.total_seconds())
         return self.moment

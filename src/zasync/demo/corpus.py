@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-DEFAULT_FILES = 600  # of the standard library: enough to see something, well under a minute
+DEFAULT_FILES = 400  # of the standard library: enough to see something, well under a minute
 
 # Tests of Python are half of its library, and some of them are broken on purpose too.
 _NOT_IN_LIBRARY = frozenset({"site-packages", "test", "tests", "lib2to3", "idlelib"})

@@ -7,6 +7,7 @@ lock for a moment only.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
@@ -122,8 +123,8 @@ class JobInfos:
             self._infos[key] = info
             surplus = len(self._infos) - self._size
             if surplus > 0:
-                ended = [key for key, info in self._infos.items() if info["completed"]]
-                for old in ended[:surplus]:
+                ended = (key for key, info in self._infos.items() if info["completed"])
+                for old in list(itertools.islice(ended, surplus)):
                     del self._infos[old]
 
     def update(self, key: Key, **changes: Any) -> None:

@@ -122,14 +122,16 @@ class Pool:
         raise AssertionError("pauses() does not end")
 
     def _do(self, task: Task, connection: Any) -> None:
-        """Do one task and leave the thread as clean as it was before."""
+        """Do one task and leave the thread as clean as it was before.
+
+        Each task begins a transaction, which ends one that was left behind.
+        """
         try:
-            clean_thread()
             task(connection)
         except BaseException as error:  # a task sees to its own errors; this one is ours
             events.worker_failed(self.queue_name, self.agent_name, error)
         finally:
-            clean_thread()
+            zope.component.hooks.setSite(None)
             connection.cacheGC()
 
     # Jobs

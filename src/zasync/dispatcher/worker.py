@@ -13,7 +13,7 @@ from zasync.dispatcher.history import JobInfos
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
 from zasync.foundation import clock
-from zasync.foundation.attempts import Stopped, committed
+from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError
@@ -35,7 +35,7 @@ class Worker:
 
     def _perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
-        run = Run(_load(connection, tracked.key), tracked.token, self)
+        run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
         self.infos.update(tracked.key, thread=threading.get_ident(), started=clock.now())
         self._settle(tracked, run, self._guarded(run, performance.perform))
 
@@ -109,7 +109,7 @@ class Worker:
     def _resume(
         self, key: Any, run: Run, value: Any, error: BaseException | None, connection: Any
     ) -> None:
-        run = dataclasses.replace(run, job=_load(connection, key))
+        run = dataclasses.replace(run, job=_load(connection, key), begun=True)
         outcome = self._guarded(run, lambda run: performance.resume(run, value, error))
         tracked = self.pool.tracked.get(key)
         if tracked is not None and tracked.token == run.token:
@@ -124,7 +124,7 @@ def _load(connection: Any, key: Any) -> Any:
     def load() -> Any:
         return connection.get_connection(database_name).get(oid.to_bytes(8, "big"))
 
-    return committed(load, transaction_manager=connection.transaction_manager)
+    return begun(load, transaction_manager=connection.transaction_manager)
 
 
 def _short(job: Any) -> Any:

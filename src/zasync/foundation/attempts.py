@@ -96,6 +96,24 @@ def _asked(happened: Callable[[], bool], transaction_manager: Any) -> bool:
     return committed(happened, transaction_manager=transaction_manager)
 
 
+def begun(function: Callable[[], Result], *, transaction_manager: Any) -> Result:
+    """Begin a transaction and answer what `function()`, which reads, answers in it.
+
+    Waits for a storage that is away, until `stop_signal` is set.
+    """
+    for seconds in pauses(first=0.5, step=1.0):
+        try:
+            transaction_manager.begin()
+            return function()
+        except Exception as error:
+            end(transaction_manager)
+            if classify(error, from_storage=True) is Trouble.OTHER:
+                raise
+            events.storage_trouble("read", error, seconds)
+        pause(seconds)
+    raise AssertionError("pauses() does not end")
+
+
 def end(transaction_manager: Any) -> None:
     """Abort what is under way, if anything is; a storage that is away does not stop that."""
     try:

@@ -89,6 +89,7 @@ class Run:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     data_cache: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begun: bool = False  # a transaction has just been begun for it
     attempts: int = 0  # so many were to be repeated at once
 
     @property
@@ -187,7 +188,9 @@ def attempt(run: Run) -> Outcome | None:
 
 def begin(run: Run) -> None:
     """Begin a transaction in which the job is this run's and its policy knows all."""
-    run.manager.begin()
+    if not run.begun:
+        run.manager.begin()
+    run.begun = False
     run.check_owned()
     if run.data_cache:
         run.job.getRetryPolicy().updateData(run.data_cache)
@@ -213,8 +216,8 @@ def check_arguments_of_coroutine(
         if getattr(value, "_p_oid", None) is not None:
             raise TypeError(
                 f"{job!r} is an async job and cannot get the persistent object"
-                f" {safe_repr(value)}: it runs outside of any transaction.  Pass plain values, or make the"
-                " job a function that reads what is needed and returns a coroutine."
+                f" {safe_repr(value)}: it runs outside of any transaction.  Pass plain values, or"
+                " make the job a function that reads what is needed and returns a coroutine."
             )
 
 

@@ -18,6 +18,7 @@ import zope.interface
 from persistent import Persistent
 from persistent.interfaces import IPersistent
 from ZODB.interfaces import IConnection
+from ZODB.POSException import POSError
 
 from zasync.foundation import clock
 from zasync.foundation.containers import ReadMapping
@@ -206,7 +207,7 @@ class Queue(Persistent):
             job = entry.job
             if not self._can_be_run(entry, uuid, memory) or not _is_due(entry, now):
                 continue
-            if filter and not filter(job):
+            if filter and not self._passes(filter, entry, memory):
                 continue
             if job._deadline is not None and job._deadline < now:
                 self._take_out(job)
@@ -243,6 +244,16 @@ class Queue(Persistent):
             memory.report_once(entry.place, job, error)
             return False
         return True
+
+    def _passes(self, filter: Filter, entry: Entry, memory: ClaimMemory) -> bool:
+        """Whether the filter takes the job; one whose parts it cannot read is left."""
+        try:
+            return bool(filter(entry.job))
+        except (UnresolvableError, POSError) as error:
+            if classify(error, from_storage=True) is not Trouble.OTHER:
+                raise
+            memory.report_once(entry.place, entry.job, error)
+            return False
 
     def _failing(self, expired: Any) -> Any:
         job = Job(expired.fail, TimeoutError("the job was not begun by its begin_by"))

@@ -44,6 +44,8 @@ class BrittleArgument(Persistent):
             raise ValueError("no such thing")
         super().__setstate__(state)
 
+    count = 0
+
     def work(self) -> None:
         pass
 
@@ -250,18 +252,45 @@ def test_a_job_whose_class_is_gone_waits_for_a_worker_that_has_it(
     assert "BrittleJob is not in this process" in record.getMessage()
 
 
-def test_a_job_whose_payload_cannot_be_read_is_left(
-    view: View, open_view: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def unreadable_payload(view: View, open_view: Any) -> View:
+    """A view of a queue with a method of what cannot be read at its head."""
     argument = view.root["argument"] = BrittleArgument()
     view.commit()
     view.queue.put(Job(argument.work))
-    view.put(2)
+    view.queue.put(BrittleArgument.work)
+    view.commit()
     BrittleArgument.broken = True
-    other = open_view()
-    assert numbers(other.queue.claims()) == [2]
-    assert len(other.queue) == 1
-    assert "no such thing" in caplog.text
+    other: View = open_view()
+    return other
+
+
+def reads_target(job: Any) -> bool:
+    target = getattr(job.callable, "__self__", None)
+    return target is None or target.count == 0
+
+
+def test_a_filter_that_cannot_read_what_a_job_was_given_leaves_it(
+    unreadable_payload: View, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = unreadable_payload.queue
+    memory = ClaimMemory()
+    (job,) = queue.claims(reads_target, memory=memory)
+    assert job.callable is BrittleArgument.work
+    assert queue.claim(reads_target) is None
+    assert len(queue) == 1
+    (record,) = [record for record in caplog.records if record.name == "zasync.events"][:1]
+    assert "no such thing" in record.getMessage()
+
+
+def test_a_trouble_of_the_storage_in_a_filter_is_raised(view: View) -> None:
+    view.put(1)
+
+    def away(job: Any) -> bool:
+        raise ReadConflictError
+
+    with pytest.raises(ReadConflictError):
+        view.queue.claim(away)
 
 
 @pytest.mark.parametrize("error", [ReadConflictError(), OSError("the disk is away")])
@@ -290,10 +319,10 @@ def test_a_trouble_of_the_storage_while_the_callable_is_loaded_is_raised(
 ) -> None:
     (job,) = view.put(1)
 
-    def away(self: Any) -> Any:
+    def away(self: Any) -> None:
         raise ReadConflictError
 
-    monkeypatch.setattr(Job, "callable", property(away))
+    monkeypatch.setattr(Job, "check_resolvable", away)
     with pytest.raises(ReadConflictError):
         view.queue.claim()
     assert job.status == PENDING
@@ -304,10 +333,10 @@ def test_an_odd_error_while_the_callable_is_loaded_leaves_the_job(
 ) -> None:
     view.put(1)
 
-    def odd(self: Any) -> Any:
+    def odd(self: Any) -> None:
         raise ArithmeticError("odd")
 
-    monkeypatch.setattr(Job, "callable", property(odd))
+    monkeypatch.setattr(Job, "check_resolvable", odd)
     assert view.queue.claim() is None
     assert "odd" in caplog.text
 
