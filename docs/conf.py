@@ -15,7 +15,3 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"zasync {release}"
-
-# Pages that the table of contents names come with what they describe.  A page that it does not
-# name is an error.
-suppress_warnings = ["toc.not_readable"]

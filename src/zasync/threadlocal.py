@@ -19,6 +19,7 @@ class Surroundings:
     get_job: Callable[[], Any]
     dispatcher: Any = None
     agent_name: str | None = None
+    host: Any = None  # zasync.job.performance.Host: what runs the job
 
 
 surroundings: ContextVar[Surroundings | None] = ContextVar("surroundings", default=None)

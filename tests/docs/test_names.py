@@ -38,7 +38,7 @@ def found(name: str) -> Any:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_every_name_of_ours_in_the_text_exists(path: Path, directory: Path) -> None:
-    names = set(re.findall(r"(?<!\S)`?\(?`(zasync(?:\.\w+)+)", path.read_text("utf-8")))
+    names = set(re.findall(r"`(zasync(?:\.\w+)+)", path.read_text("utf-8")))
 
     for name in sorted(names - NOT_MODULES):
         if not any(name.startswith(later) for later in LATER):

@@ -791,6 +791,8 @@ def test_a_job_that_does_not_end_is_given_up_with_a_word(dispatcher: Any, put: A
         testing.tear_down_dispatcher(dispatcher)
 
     assert not dispatcher.activated
+    gate.set()
+    until(lambda: not any("zasync" in each.name for each in threading.enumerate()))
 
 
 # Logs

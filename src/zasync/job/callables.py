@@ -13,7 +13,7 @@ import functools
 import importlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ZODB.broken import Broken
@@ -94,7 +94,7 @@ def find_global(module: str, qualname: str) -> Any:
         found: Any = sys.modules.get(module) or importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except Exception as error:  # an import may raise anything
+    except (Exception, SystemExit) as error:  # an import may raise anything
         raise UnresolvableError(
             f"{module}.{qualname} is not to be found in this process"
             f" ({type(error).__name__}: {error})"
@@ -129,15 +129,24 @@ def check_nameable(names: Names, target: Any) -> None:
             f"the class {target.__module__}.{target.__qualname__} is not found under that name;"
             " define it at the top level of a module."
         )
+    elif names[0] == OBJECT and isinstance(target, _BOUND):
+        raise NotStorableError(
+            f"{safe_repr(target)} is not found as an attribute of what it is bound to;"
+            " use a method of the object's class, or functools.partial of a function."
+        )
+
+
+_BOUND = (types.MethodType, types.BuiltinMethodType)
 
 
 def _global_name(callable: Any) -> tuple[str, str] | None:
     """Module and qualified name under which `callable` is really found, or None."""
     module = getattr(callable, "__module__", None)
     qualname = getattr(callable, "__qualname__", None)
-    if isinstance(callable, types.MethodType):  # of a class, if it can be found by name
-        if not isinstance(callable.__self__, type):
-            return None
+    of_class = isinstance(getattr(callable, "__self__", None), type)
+    if isinstance(callable, types.MethodType) and not of_class:
+        return None
+    if isinstance(callable, _BOUND) and of_class:  # if the class can be found by name
         module, qualname = callable.__self__.__module__, callable.__self__.__qualname__
         qualname = f"{qualname}.{callable.__name__}"
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
@@ -146,7 +155,7 @@ def _global_name(callable: Any) -> tuple[str, str] | None:
         found = find_global(module, qualname)
     except UnresolvableError:
         return None
-    if found is callable or (isinstance(callable, types.MethodType) and found == callable):
+    if found is callable or (isinstance(callable, _BOUND) and found == callable):
         return module, qualname
     return None
 
@@ -157,11 +166,19 @@ def _bound_to(callable: Any) -> tuple[Any, str] | None:
     name = getattr(callable, "__name__", None)
     if target is None or isinstance(target, types.ModuleType) or not isinstance(name, str):
         return None
-    mangled = f"_{type(target).__name__.lstrip('_')}{name}"
-    for attribute in (name, mangled):
+    for attribute in (name, *_other_names(target, callable)):
         if getattr(target, attribute, None) == callable:
             return target, attribute
     return None
+
+
+def _other_names(target: Any, method: Any) -> Iterator[str]:
+    """What the classes of `target` call `method`, if it is private or was decorated."""
+    function = getattr(method, "__func__", None)
+    for base in type(target).__mro__:
+        for name, value in vars(base).items():
+            if value is function and function is not None:
+                yield name
 
 
 def _attribute(target: Any, name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from persistent import Persistent
 
 from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, BadStatusError, ICallbackProxy
-from zasync.job import performance
+from zasync.job import performance, relations
 from zasync.job.performance import as_job
 
 
@@ -25,6 +25,15 @@ class Extras(Persistent):
 
     callbacks: tuple[Any, ...] = ()
     annotations: Any = None
+
+    def take_in(self, other: Extras) -> None:
+        """Add what `other` has, which was made for the same job."""
+        self.callbacks = (*self.callbacks, *other.callbacks)
+        if self.annotations is None:
+            self.annotations = other.annotations
+        elif other.annotations is not None:
+            for name in other.annotations.keys() - self.annotations.keys():
+                self.annotations[name] = other.annotations[name]
 
 
 class Chaining:
@@ -66,8 +75,11 @@ class Chaining:
 
     def _prepare(self, item: Any, failure_log_level: Any, retry_policy_factory: Any) -> Any:
         job = as_job(item)
-        if job is self:
-            raise ValueError("a job cannot be its own callback", job)
+        above: Any = self
+        while ICallbackProxy.providedBy(above) or relations.is_job(above):
+            if above is job:
+                raise ValueError("a job cannot be a callback of itself", job)
+            above = above.parent
         if job.status != NEW or job.parent is not None:
             raise BadStatusError(f"{job!r} has a place already; a callback must be a new job")
         if failure_log_level is not None:
@@ -132,6 +144,8 @@ class CallbackProxy(Chaining, Persistent):
                 chosen.failure_log_level = logging.DEBUG  # the failure was logged where it arose
                 chosen.parent = self
             if self._extras is not None:
+                if self._p_jar is not None and self._extras._p_oid is not None:
+                    self._p_jar.readCurrent(self._extras)  # else one added now would be lost
                 for item in self._extras.callbacks:
                     item.parent = chosen
                 chosen.need_extras().callbacks += self._extras.callbacks

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zasync.interfaces import NEW, IQueue
+from zasync.failure import Failure
+from zasync.interfaces import CALLBACKS, COMPLETED, NEW, BadStatusError, IQueue
 from zasync.job import callables, relations, values
 from zasync.job.job import Job
-from zasync.job.performance import as_job
+from zasync.job.performance import as_job, put_resumption
 
 
 class Group(Job):
@@ -26,6 +27,7 @@ class Group(Job):
     _postprocess: Any = None
     _conclusion: Any = None
     _started = 0  # so many of the first args have been started
+    _concluded = False  # the result is being made; no more jobs can be added
 
     _v_ended = 0  # so many of the first args are known to have ended
 
@@ -36,6 +38,16 @@ class Group(Job):
         if postprocess is not None:
             names, target = callables.describe(postprocess, self)
             self._postprocess = (names, values.boxed(target))
+
+    def _store_args(self, args: list[Any]) -> None:
+        """Take other members, which may be callables; the started ones must stay where they are."""
+        if self._concluded or relations.has_result(self):
+            raise BadStatusError(f"jobs cannot be added to {self!r}: all of its jobs have ended")
+        if args[: self._started] != self._stored_args()[: self._started]:
+            raise ValueError(f"jobs of {self!r} that have been started cannot be replaced", self)
+        if self._p_jar is not None and self._p_oid is not None:
+            self._p_jar.readCurrent(self)  # else it might be concluded at the same time
+        super()._store_args(list(map(as_job, args)))
 
     def check_storable(self, connection: Any) -> None:
         super().check_storable(connection)
@@ -91,14 +103,24 @@ class Group(Job):
 
     def _start_next(self) -> None:
         member = self.args[self._started]
-        if not isinstance(member, Job):
-            member = self.args[self._started] = as_job(member)
         self._started += 1
         if relations.has_result(member):
             return
         if member.status == NEW and member.parent is None:
-            self._home().put(member)
-        member.addCallback(self.member_ended)
+            self._put_member(member)
+        if member.status != COMPLETED:
+            member.addCallback(self.member_ended)
+
+    def _put_member(self, member: Any) -> None:
+        """Put a member; one that the queue refuses fails, and the others go on."""
+        home = self._home()
+        try:
+            home.put(member)
+        except ValueError as error:  # such as for a quota that is gone
+            member.parent = home
+            member.finish(Failure(error))
+            if member.status == CALLBACKS:
+                put_resumption(home, member.resumeCallbacks)
 
     def conclude(self) -> Any:
         """The conclusion's callable: answers the result of the group."""
@@ -106,6 +128,9 @@ class Group(Job):
             self._conclusion = Job(self.conclude)  # members were added after it was put
             self.advance()
             return self._conclusion
+        self._concluded = True
+        if self._payload is not None:
+            self._p_jar.readCurrent(self._payload)  # where those lie that are added now
         if self._postprocess is None:
             return tuple(member.result for member in self.args)
         names, target = self._postprocess

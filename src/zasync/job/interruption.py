@@ -11,7 +11,7 @@ from typing import Any
 
 from zasync import threadlocal
 from zasync.failure import Failure
-from zasync.foundation.attempts import committed
+from zasync.foundation.attempts import Stopped, committed
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -19,6 +19,7 @@ from zasync.interfaces import (
     COMPLETED,
     AbortedError,
     BadStatusError,
+    IAgent,
 )
 from zasync.job import performance, relations
 from zasync.job.states import Move
@@ -27,42 +28,54 @@ from zasync.job.states import Move
 def handle_interrupt(job: Any) -> None:
     """Ask the policy of an ACTIVE job what to do about its interruption, do it, and commit.
 
-    A job that has gone on meanwhile is left alone.
+    A job that has gone on meanwhile is left alone; one that has its result gets its callbacks
+    done.
     """
     manager = job._p_jar.transaction_manager
-    if job.status == CALLBACKS:
-        resume_callbacks(job)
-        return
-    decision = committed(_interrupt, job, transaction_manager=manager)
-    if decision is None:
-        return
-    events.interrupted(job, decision)
+    by_hand = threadlocal.surroundings.get() is None
+    was_in_callbacks = job.status == CALLBACKS
+    decision = committed(_interrupt, job, by_hand, transaction_manager=manager)
+    if decision is not None:
+        events.interrupted(job, decision)
     if relations.has_result(job):
-        job.report_end()
-        finish_callbacks(job)
+        if decision is not None:
+            job.report_end()
+        finish_callbacks(job, resuming=by_hand and was_in_callbacks)
 
 
-def _interrupt(job: Any) -> Any:
+def _interrupt(job: Any, by_hand: bool) -> Any:
     """Decide and write; answers the decision, or None where there is nothing to decide."""
-    if job.status != ACTIVE:
+    if job.status != ACTIVE or (not by_hand and _runs_again(job)):
         return None
     inner = job.awaited
     if inner is not None:
         _wait_on(job, inner)
         return None
     decision = performance.ask_policy(job, "interrupted")
+    job.policy_changed()
     job._token = None
-    if decision is False or decision is None:
-        job.finish(Failure(AbortedError(f"{job!r} was interrupted")), bool(job.callbacks))
+    if decision is False:
+        job.finish(Failure(AbortedError(f"{job!r} was interrupted")))
         _adopt(job)
-    elif job.is_callback:
-        job.move(Move.RETRY_CALLBACK)
-        job._again = None if decision is True else performance.due_moment(decision)
+        return decision
+    at_once = decision is True or performance.is_first_in_line(decision)
+    due = 0 if at_once else performance.due_moment(decision)
+    if not job.is_callback:
+        queue = job.queue
+        if job.agent is not None:
+            job.agent.let_go(job)
+        job._again = due
+        performance.put_again(job, queue)
+    elif at_once:
+        job.move(Move.RETRY_CALLBACK)  # whoever asked goes on with it
     else:
-        first_in_line = decision is True or decision == decision - decision
-        job._again = 0 if first_in_line else performance.due_moment(decision)
-        performance.put_again(job, job.queue)
+        performance.put_callback_again(job, due)
     return decision
+
+
+def _runs_again(job: Any) -> bool:
+    """Whether a job whose interruption is handled a second time is running again already."""
+    return job._token is not None and IAgent.providedBy(job.parent)
 
 
 def _wait_on(job: Any, inner: Any) -> None:
@@ -103,9 +116,11 @@ def continue_callbacks(job: Any) -> None:
 
 def finish_callbacks(job: Any, *, resuming: bool = False) -> None:
     """Run the callbacks, then those of the jobs that waited for this one to be completed."""
-    host = performance.ByHand()
+    host = performance.host_here()
     if not job.is_callback:
         committed(_adopt, job, transaction_manager=job._p_jar.transaction_manager)
     outcome = performance.call_back(job, host, resuming=resuming)
+    if outcome.ending is performance.Ending.STOPPED:
+        raise Stopped  # what runs here is interrupted too, and begins here anew
     performance.keep_books(job, outcome)
     performance.continue_parents(job, host)

@@ -9,6 +9,7 @@ in `zasync.job.states`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,9 +24,10 @@ from persistent import Persistent
 from zasync.failure import Failure
 from zasync.foundation import clock
 from zasync.foundation.reporting import events
-from zasync.foundation.text import safe_repr
+from zasync.foundation.text import REDACTED, looks_secret, persistent_name, safe_repr
 from zasync.interfaces import (
     ACTIVE,
+    ASSIGNED,
     COMPLETED,
     NEW,
     PENDING,
@@ -43,6 +45,7 @@ from zasync.job.states import Move
 MICROSECOND = timedelta(microseconds=1)
 JOB_LOG_LEVEL = logging.ERROR  # for failing ends, where a job does not say otherwise
 CALLBACK_LOG_LEVEL = logging.CRITICAL
+ARGUMENTS_SHOWN = 20  # positional ones, and as many named ones, in a repr
 
 
 def _moment(attribute: str, text: str) -> Any:
@@ -84,6 +87,8 @@ class Job(Chaining, Persistent):
     _failure_log_level: int | None = None
     _assigner: int | None = None
     _only_for: int | None = None  # the one dispatcher that may run it (a broadcast copy)
+    _suspension: int | None = None  # names the latest wait for a Deferred or coroutine
+    _starter: tuple[int, int] | None = None  # oid and token of the job that ran this callback
     _active_start: int | None = None
     _active_end: int | None = None
     _callbacks_end: int | None = None
@@ -120,12 +125,16 @@ class Job(Chaining, Persistent):
 
     @callable.setter
     def callable(self, callable: Any) -> None:
-        self._check_not_started("callable")
+        if self.status not in (NEW, PENDING, ASSIGNED):
+            raise BadStatusError(
+                f"the callable of {self!r} can be set until it is started only:"
+                f" its status is {self.status}"
+            )
         args, kwargs = list(self.args), dict(self.kwargs)
         self._names, target = callables.describe(callable, self)
         if target is not None or self._payload is not None:
             self._payload = values.Payload(target, args, kwargs)
-            self._forget_views()
+            self._args, self._kwargs = (), {}  # type: ignore[misc]
 
     def check_resolvable(self) -> None:
         """UnresolvableError if this process does not have the callable's code; loads little."""
@@ -147,31 +156,40 @@ class Job(Chaining, Persistent):
     def args(self) -> list[Any]:
         """The positional arguments; changes in place are kept."""
         if self._v_args is None:
-            found = self._args if self._payload is None else self._payload.args
-            self._v_args = values.WatchedList(found, self._args_changed)
+            self._v_args = values.WatchedList(self._stored_args, self._store_args)
         return self._v_args
 
     @args.setter
     def args(self, args: Any) -> None:
-        self._v_args = values.WatchedList(args, self._args_changed)
-        self._args_changed()
+        self._store_args(list(args))
+        self._v_args = None
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments; changes in place are kept."""
         if self._v_kwargs is None:
-            found = self._kwargs if self._payload is None else self._payload.kwargs
-            self._v_kwargs = values.WatchedDict(found, self._args_changed)
+            self._v_kwargs = values.WatchedDict(self._stored_kwargs, self._store_kwargs)
         return self._v_kwargs
 
     @kwargs.setter
     def kwargs(self, kwargs: dict[str, Any]) -> None:
-        self._v_kwargs = values.WatchedDict(kwargs, self._args_changed)
-        self._args_changed()
+        self._store_kwargs(dict(kwargs))
+        self._v_kwargs = None
 
-    def _args_changed(self) -> None:
-        """Store the changed arguments: in the job's record while they fit, else in the payload."""
-        args, kwargs = list(self.args), dict(self.kwargs)
+    def _stored_args(self) -> list[Any]:
+        return list(self._args if self._payload is None else self._payload.args)
+
+    def _stored_kwargs(self) -> dict[str, Any]:
+        return dict(self._kwargs if self._payload is None else self._payload.kwargs)
+
+    def _store_args(self, args: list[Any]) -> None:
+        self._store_arguments(args, self._stored_kwargs())
+
+    def _store_kwargs(self, kwargs: dict[str, Any]) -> None:
+        self._store_arguments(self._stored_args(), kwargs)
+
+    def _store_arguments(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Store arguments: in the job's record while they fit, else in the payload."""
         if self._payload is not None:
             self._payload.args = args
             self._payload.kwargs = kwargs
@@ -182,8 +200,15 @@ class Job(Chaining, Persistent):
             self._payload = values.Payload(None, args, kwargs)
             self._args, self._kwargs = (), {}  # type: ignore[misc]
 
-    def _forget_views(self) -> None:
-        self._v_args = self._v_kwargs = None
+    def forget_values(self) -> None:
+        """Read arguments and result anew when next asked for.
+
+        Code that was given them may have changed them in place, in a transaction that was
+        aborted.  To be called at the beginning of a transaction.
+        """
+        for record in (self._payload, self._result, self):
+            if record is self or isinstance(record, values.Payload | values.Box):
+                record._p_invalidate()
 
     def check_storable(self, connection: Any) -> None:
         """NotStorableError, naming the thing, if callable or arguments cannot be committed."""
@@ -268,6 +293,8 @@ class Job(Chaining, Persistent):
             raise BadStatusError(f"begin_after of {self!r} can be set while it is new only")
         if moment is None:
             self._begin_after = None
+        elif not isinstance(moment, datetime):
+            raise TypeError(f"begin_after must be a datetime, not {safe_repr(moment)}")
         else:
             self._begin_after = clock.to_micros(clock.aware(moment, "begin_after"))
 
@@ -280,6 +307,8 @@ class Job(Chaining, Persistent):
     def begin_by(self, span: timedelta | None) -> None:
         if self.status not in (NEW, PENDING):
             raise BadStatusError(f"begin_by of {self!r} can be set while it is new or pending only")
+        if span is not None and not isinstance(span, timedelta):
+            raise TypeError(f"begin_by must be a timedelta, not {safe_repr(span)}")
         if span is not None and span < timedelta():
             raise ValueError(f"begin_by must not be negative: {span!r}")
         self._begin_by = None if span is None else span // MICROSECOND
@@ -366,6 +395,11 @@ class Job(Chaining, Persistent):
             retry.RetryCommonForever(self) if self.is_callback else retry.RetryCommonFourTimes(self)
         )
 
+    def policy_changed(self) -> None:
+        """See to it that what the policy remembers is stored, also if it is a plain object."""
+        if isinstance(self._policy, values.Box):
+            self._policy._p_changed = True
+
     @property
     def is_callback(self) -> bool:
         """Whether this job is a callback of another."""
@@ -397,7 +431,7 @@ class Job(Chaining, Persistent):
         return extras.annotations
 
     def find_extras(self) -> Extras | None:
-        """The extras if there are any; while the job runs they may lie with its agent."""
+        """The extras if there are any; until its dispatcher tidies they may lie with its agent."""
         if self._extras is not None:
             return self._extras
         mailbox = self._mailbox()
@@ -413,7 +447,7 @@ class Job(Chaining, Persistent):
         extras = self.find_extras()
         if extras is None:
             extras = Extras()
-            mailbox = self._mailbox()
+            mailbox = None if self._status == COMPLETED else self._mailbox()
             if mailbox is None:
                 self._extras = extras
             else:
@@ -421,15 +455,19 @@ class Job(Chaining, Persistent):
         return extras
 
     def _mailbox(self) -> Any:
-        if self._status in (NEW, PENDING, COMPLETED) or self._p_oid is None:
+        if self._status in (NEW, PENDING) or self._p_oid is None:
             return None
         return getattr(self._parent, "mailbox", None) if IAgent.providedBy(self._parent) else None
 
     def collect_extras(self, mailbox: Any) -> None:
         """Take what `mailbox` holds for this job into its own record."""
         extras = mailbox.pop(self.oid, None)
-        if extras is not None:
+        if extras is None:
+            return
+        if self._extras is None:
             self._extras = extras
+        else:  # made when the job had ended already
+            self._extras.take_in(extras)
 
     @property
     def oid(self) -> int:
@@ -464,8 +502,11 @@ class Job(Chaining, Persistent):
 
     def take_inner_result(self, result: Any) -> None:
         """Called as a callback of the inner job that this one waits for.  Does not commit."""
-        if self.awaited is not None:
-            self.finish(result, bool(self.callbacks))
+        if self.awaited is None:
+            return
+        self.finish(result)
+        now = self._p_jar.transaction_manager.get()
+        now.addAfterCommitHook(lambda committed: self.report_end() if committed else None)
 
     # What the steps of a run write; none of these commits
 
@@ -474,16 +515,20 @@ class Job(Chaining, Persistent):
         self.move(Move.START)
         self._token = token
         self._active_start = clock.now_micros()
-        self._active_end = self._again = None
+        self._active_end = self._again = self._suspension = None
 
-    def finish(self, result: Any, has_callbacks: bool) -> None:
-        """Set the result; without callbacks the job is COMPLETED at once."""
+    def finish(self, result: Any) -> None:
+        """Set the result; without extras the job is COMPLETED at once.
+
+        Extras that are there may be given a callback at this moment, unseen by this transaction.
+        Completing such a job is a step of its own, which sees that: `performance.call_back`.
+        """
         self._result = values.boxed(result)
         self._active_end = clock.now_micros()
         self._quota_hold = None
         self._again = None
         self.move(Move.FINISH if self._status == ACTIVE else Move.FAIL)
-        if not has_callbacks:
+        if self.find_extras() is None:
             self.complete()
 
     def wait_for(self, inner: Any) -> None:
@@ -535,15 +580,21 @@ class Job(Chaining, Persistent):
         try:
             return self._describe()
         except Exception as error:  # whatever a half-loaded or broken job may raise
-            return f"<{type(self).__module__}.{type(self).__name__} ({type(error).__name__})>"
+            return f"<{persistent_name(self)}, which cannot be read ({type(error).__name__})>"
 
     def _describe(self) -> str:
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
         where = "not stored"
         if self._p_jar is not None and self._p_oid is not None:
             where = f"oid {self.oid}, db {self._p_jar.db().database_name!r}"
-        shown = [safe_repr(arg) for arg in self.args]
-        shown += [f"{name}={safe_repr(value)}" for name, value in self.kwargs.items()]
+        args, kwargs = self._stored_args(), self._stored_kwargs()
+        shown = [safe_repr(arg) for arg in args[:ARGUMENTS_SHOWN]]
+        shown += [
+            f"{name}={REDACTED if looks_secret(name) else safe_repr(value)}"
+            for name, value in itertools.islice(kwargs.items(), ARGUMENTS_SHOWN)
+        ]
+        if len(args) > ARGUMENTS_SHOWN or len(kwargs) > ARGUMENTS_SHOWN:
+            shown.append(f"... ({len(args) + len(kwargs)} in all)")
         return f"<{kind} ({where}) ``{self.callable_name}({', '.join(shown)})``>"
 
 

@@ -9,11 +9,13 @@ asked what became of it; nothing is ever retried blindly.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -91,6 +93,10 @@ class Run:
     data_cache: dict[str, Any] = dataclasses.field(default_factory=dict)
     begun: bool = False  # a transaction has just been begun for it
     attempts: int = 0  # so many were to be repeated at once
+    of_callback: bool = False  # called with the result of its parent as well
+    storage_pauses: Iterator[float] = dataclasses.field(
+        default_factory=lambda: attempts.pauses(first=0.5, step=1.0)
+    )
 
     @property
     def connection(self) -> Any:
@@ -116,7 +122,8 @@ class Run:
             raise ReassignedError(f"{self.job!r} is no longer this run's")
 
 
-Step = Callable[[Run], Outcome | None]
+Step = Callable[[Run], "Outcome | Step"]
+"""Answers the outcome, or the step to do next."""
 
 
 def perform(run: Run, first: Step | None = None) -> Outcome:
@@ -125,19 +132,21 @@ def perform(run: Run, first: Step | None = None) -> Outcome:
     The job is ACTIVE under the run's token, and that is committed.  `first` replaces the first
     attempt where a Deferred or a coroutine has already done the work.
     """
-    step = first or attempt
-    token = threadlocal.surroundings.set(run.host.surroundings(run))
+    next_one: Outcome | Step = first or attempt
+    around = dataclasses.replace(run.host.surroundings(run), host=run.host)
+    token = threadlocal.surroundings.set(around)
     try:
-        while (outcome := _guarded(step, run)) is None:
-            step = attempt
+        while not isinstance(next_one, Outcome):
+            next_one = _guarded(next_one, run)
     finally:
         threadlocal.surroundings.reset(token)
-    if outcome.ending is Ending.CALLBACKS:
-        return call_back(run.job, run.host)
-    return outcome
+    if next_one.ending is Ending.CALLBACKS:
+        next_one = _guarded(lambda run: call_back(run.job, run.host), run)
+        assert isinstance(next_one, Outcome)
+    return next_one
 
 
-def _guarded(step: Step, run: Run) -> Outcome | None:
+def _guarded(step: Step, run: Run) -> Outcome | Step:
     """Do one step; being stopped or superseded in it is an outcome like others."""
     try:
         return step(run)
@@ -153,37 +162,53 @@ def _guarded(step: Step, run: Run) -> Outcome | None:
 # One attempt
 
 
-def attempt(run: Run) -> Outcome | None:
-    """Call the job once and settle it.  None: it is to be called again."""
+def attempt(run: Run) -> Outcome | Step:
+    """Call the job once and settle it."""
     job = run.job
     try:
         begin(run)
         callable, args, kwargs = prepare(run)
     except UnresolvableError as error:
-        run.manager.abort()
+        attempts.end(run.manager)
         events.job_unresolvable(job, error)
         return reschedule(run, UNRESOLVABLE_PAUSE)
     except (Stopped, ReassignedError):
         raise
-    except Exception:  # what the job was given cannot be loaded
-        return _after_error(run)
+    except Exception as error:
+        return _not_begun(run, error, attempt)
     guard = CommitGuard(run, warns=not getattr(callable, "commits_by_itself", False))
     setup_info = None
     try:
         with guard:
             setup_info = job.setUp()
             value = callable(*args, **kwargs)
-        outcome = settle(run, value)
-    except (Stopped, ReassignedError):
+        outcome = settle(run, value, attempt)
+    except Stopped:
         raise
     except (SystemExit, KeyboardInterrupt):
-        run.manager.abort()
+        attempts.end(run.manager)
         raise
-    except BaseException:
+    except BaseException:  # a ReassignedError too: it may be about another job that this one called
         outcome = _after_error(run)
     finally:
         tear_down(job, setup_info)
     return outcome
+
+
+def _not_begun(run: Run, error: Exception, again: Step) -> Outcome | Step:
+    """What the job needs could not be loaded.
+
+    None of its code has been called, so a storage that is away is waited for, whatever the
+    policy is; nothing of the job is used up.
+    """
+    trouble = classify(error, from_storage=True)
+    if trouble is Trouble.OTHER:
+        return _after_error(run)
+    attempts.end(run.manager)
+    seconds = attempts.CONFLICT_PAUSE if trouble is Trouble.CONFLICT else next(run.storage_pauses)
+    events.storage_trouble(f"begin {_name(run.job)}", error, seconds)
+    attempts.pause(seconds)
+    return again
 
 
 def begin(run: Run) -> None:
@@ -192,8 +217,9 @@ def begin(run: Run) -> None:
         run.manager.begin()
     run.begun = False
     run.check_owned()
-    if run.data_cache:
-        run.job.getRetryPolicy().updateData(run.data_cache)
+    if run.attempts:
+        run.job.forget_values()
+    _remember(run)
     events.job_started(run.job)
 
 
@@ -202,6 +228,10 @@ def prepare(run: Run) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     job = run.job
     callable = job.callable
     args, kwargs = [*job.args, *run.args], {**job.kwargs, **run.kwargs}
+    if run.of_callback:
+        parent = relations.parent_job(job)
+        parent.forget_values()
+        args.append(parent.result)
     if inspect.iscoroutinefunction(callable):
         check_arguments_of_coroutine(job, callable, args, kwargs)
     return callable, args, kwargs
@@ -211,7 +241,11 @@ def check_arguments_of_coroutine(
     job: Any, callable: Any, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
     """TypeError if a coroutine, which runs outside of any transaction, would get stored objects."""
-    given = [getattr(callable, "__self__", None), *args, *kwargs.values()]
+    given = [*args, *kwargs.values()]
+    while isinstance(callable, functools.partial):
+        given += [*callable.args, *callable.keywords.values()]
+        callable = callable.func
+    given.append(getattr(callable, "__self__", None))
     for value in given:
         if getattr(value, "_p_oid", None) is not None:
             raise TypeError(
@@ -256,8 +290,12 @@ class CommitGuard:
 
     def beforeCompletion(self, transaction: Any) -> None:
         """Make the job's record part of what is about to be committed (or aborted)."""
+        if transaction.status != "Active":
+            return  # a failed one is being aborted; nothing can be added to it
         job = self.run.job
-        if self.warns:
+        if not self.run.owns_job():
+            transaction.join(Refusal(ReassignedError(f"{job!r} is no longer this run's")))
+        elif self.warns:
             job._own_commits += 1
         elif job._p_serial is not None:
             job._p_jar.readCurrent(job)
@@ -268,31 +306,56 @@ class CommitGuard:
             events.job_committed_itself(self.run.job)
 
 
+class Refusal:
+    """Joins a transaction that must not be committed, and sees to that."""
+
+    transaction_manager = None
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def tpc_begin(self, transaction: Any) -> None:
+        raise self.error
+
+    def abort(self, transaction: Any) -> None:
+        """Nothing was done."""
+
+    commit = tpc_vote = tpc_finish = tpc_abort = abort
+
+    def sortKey(self) -> str:
+        return ""
+
+
 # Settling
 
 
-def settle(run: Run, value: Any) -> Outcome | None:
-    """Commit what the callable did together with what it answered."""
+def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
+    """Commit what the callable did together with what it answered.
+
+    `again` is the step to do once more if that cannot be committed now.
+    """
     job = run.job
+    run.check_owned()  # its code may have ended the transaction in which we looked
     value = _unwrapped(value)
     if is_awaitable(value):
-        return _suspend(run, value)
+        return _suspend(run, value, again)
     if IJob.providedBy(value):
         outcome = _wait_for(job, value)
     else:
         if not values.is_plain(value) and not isinstance(value, Failure):
             values.check_storable(f"the result of {job.callable_name}", value, run.connection)
         outcome = _finish(job, value)
-    return _commit(run, outcome)
+    return _commit(run, outcome, again)
+
+
+TwistedFailure: Any = Failure.__base__
 
 
 def _unwrapped(value: Any) -> Any:
     """The result of a job that has ended already, instead of the job; our own kind of Failure."""
     while IJob.providedBy(value) and relations.has_result(value):
         value = value.result
-    if type(value) is not Failure and getattr(type(value), "__name__", "") == "Failure":
-        value = Failure.from_twisted(value)
-    return value
+    return Failure.from_twisted(value) if isinstance(value, TwistedFailure) else value
 
 
 def is_awaitable(value: Any) -> bool:
@@ -301,38 +364,44 @@ def is_awaitable(value: Any) -> bool:
 
 
 def _finish(job: Any, value: Any) -> Outcome:
-    # Extras that are there may be given a callback at this moment.  Completing such a job is a
-    # step of its own, which sees that (_next_callback).
-    has_callbacks = job.find_extras() is not None
-    job.finish(value, has_callbacks)
-    return Outcome(Ending.CALLBACKS if has_callbacks else Ending.COMPLETED, failed=job.failed)
+    job.finish(value)
+    ending = Ending.CALLBACKS if job.status == CALLBACKS else Ending.COMPLETED
+    return Outcome(ending, failed=job.failed)
 
 
 def _wait_for(job: Any, inner: Any) -> Outcome:
     if inner is job:
         raise ValueError("a job cannot wait for itself", job)
+    if job in relations.awaited_by(inner):
+        raise ValueError("a job cannot wait for one that waits for it", job, inner)
     job.place_inner(inner)
     job.wait_for(inner)
     return Outcome(Ending.WAITING)
 
 
-def _suspend(run: Run, awaitable: Any) -> Outcome | None:
-    """Commit what the callable did so far; the job stays ACTIVE until the awaitable has ended."""
+def _suspend(run: Run, awaitable: Any, again: Step) -> Outcome | Step:
+    """Commit what the callable did so far; the job stays ACTIVE until the awaitable has ended.
+
+    The mark in the job's record fences that commit, and tells whether it took effect.
+    """
     if not run.host.takes(awaitable):
         awaitable.close()
         raise TypeError(
             f"{run.job!r} is an async job; called by hand it has no event loop to run on."
             "  Put it in a queue that a dispatcher works."
         )
+    job, mark = run.job, clock.current().token()
+    job._suspension = mark
+    suspended = Outcome(Ending.SUSPENDED, awaitable=awaitable)
     try:
-        outcome = _commit(run, Outcome(Ending.SUSPENDED, awaitable=awaitable))
+        outcome = _commit(run, suspended, again, lambda: run.owns_job() and job._suspension == mark)
     except BaseException:
         discard(awaitable)
         raise
-    if outcome is None or outcome.ending is not Ending.SUSPENDED:
+    if outcome is suspended:
+        run.host.attach(run, awaitable)
+    else:
         discard(awaitable)
-        return outcome
-    run.host.attach(run, awaitable)
     return outcome
 
 
@@ -342,22 +411,30 @@ def discard(awaitable: Any) -> None:
         awaitable.close()
 
 
-def _commit(run: Run, outcome: Outcome) -> Outcome | None:
-    """Commit; after an error believe what the database says, and else ask the policy."""
+def _commit(
+    run: Run, outcome: Outcome, again: Step, settled: Callable[[], bool] | None = None
+) -> Outcome | Step:
+    """Commit; after an error believe what the database says, and else ask the policy.
+
+    `settled` asks whether the commit took effect; by default, whether the job has moved on.
+    """
     try:
         run.manager.commit()
     except (SystemExit, KeyboardInterrupt):
-        run.manager.abort()
+        attempts.end(run.manager)
+        raise
+    except ReassignedError:  # refused by the guard of a run around this one
+        attempts.end(run.manager)
         raise
     except BaseException as error:
         failure = Failure()
         attempts.end(run.manager)
         if classify(error, from_storage=True) is not Trouble.CONFLICT:
             events.job_in_doubt(_name(run.job), error)
-        if _look(run, run.has_settled):
+        if _look(run, settled or run.has_settled):
             _report(run, outcome)
             return outcome
-        return decide(run, "commitError", failure)
+        return decide(run, "commitError", failure, again)
     _report(run, outcome)
     return outcome
 
@@ -387,23 +464,23 @@ def _look(run: Run, question: Callable[[], bool]) -> bool:
 # After an error
 
 
-def _after_error(run: Run) -> Outcome | None:
+def _after_error(run: Run) -> Outcome | Step:
     """The callable (or loading what it needs) raised what is being handled now."""
     failure = Failure()
     attempts.end(run.manager)
-    return decide(run, "jobError", failure)
+    return decide(run, "jobError", failure, attempt)
 
 
-def decide(run: Run, question: str, failure: Failure) -> Outcome | None:
-    """Ask the job's policy what to do after `failure`, and do it.  None: run again now."""
+def decide(run: Run, question: str, failure: Failure, again: Step) -> Outcome | Step:
+    """Ask the job's policy what to do after `failure`, and do it; `again` is the step to repeat."""
     decision = committed(_ask_policy, run, question, failure, transaction_manager=run.manager)
-    if decision is True:
+    if decision is True or (is_first_in_line(decision) and run.job.is_callback):
         events.job_retried(run.job, failure)
         run.attempts += 1
         longest = min(0.005 * 2**run.attempts, LONGEST_RETRY_PAUSE)
         attempts.pause(clock.current().random.uniform(0, longest))
-        return None
-    if decision is False or decision is None:
+        return again
+    if decision is False:
         return settle_failure(run, failure)
     return reschedule(run, decision)
 
@@ -421,7 +498,7 @@ def _ask_policy(run: Run, question: str, failure: Failure) -> Any:
 def ask_policy(job: Any, question: str, *args: Any) -> Any:
     """The decision of the job's policy; one that cannot decide, or comes too late, is False."""
     try:
-        decision = getattr(job.getRetryPolicy(), question)(*args)
+        decision = _checked(getattr(job.getRetryPolicy(), question)(*args))
     except Stopped:
         raise
     except Exception as error:
@@ -432,6 +509,23 @@ def ask_policy(job: Any, question: str, *args: Any) -> Any:
     if decision is False or job._deadline is None:
         return decision
     return False if due_moment(decision) > job._deadline else decision
+
+
+def _checked(decision: Any) -> Any:
+    """A retry policy's answer, None as False; an error if it is none."""
+    if decision is None:
+        return False
+    if not isinstance(decision, bool | datetime | timedelta):
+        raise TypeError(
+            "a retry policy answers a bool, a datetime or a timedelta, not", safe_repr(decision)
+        )
+    due_moment(decision)  # ValueError if it is naive
+    return decision
+
+
+def is_first_in_line(decision: Any) -> bool:
+    """Whether a decision means to go back to the head of the queue: an empty timedelta."""
+    return isinstance(decision, timedelta) and not decision
 
 
 def due_moment(decision: Any) -> int:
@@ -445,12 +539,22 @@ def due_moment(decision: Any) -> int:
 
 def settle_failure(run: Run, failure: Failure) -> Outcome:
     """Make `failure` the job's result, in a new transaction, and commit that."""
-    outcome = committed(
-        _write_failure, run, failure, transaction_manager=run.manager, happened=run.has_settled
-    )
-    assert outcome is not None
+    outcome: Outcome = _settle_for_sure(run, _write_failure, failure)
     run.job.report_end()
     return outcome
+
+
+def _settle_for_sure(run: Run, write: Callable[..., Any], *args: Any) -> Any:
+    """Commit `write(run, *args)`, without what the policy wants to remember if that cannot be."""
+    manager = run.manager
+    try:
+        return committed(write, run, *args, transaction_manager=manager, happened=run.has_settled)
+    except Exception as error:
+        if not run.data_cache or isinstance(error, Stopped | ReassignedError):
+            raise
+        events.policy_failed(run.job, error)
+        run.data_cache.clear()
+        return committed(write, run, *args, transaction_manager=manager, happened=run.has_settled)
 
 
 def _write_failure(run: Run, failure: Failure) -> Outcome:
@@ -460,8 +564,17 @@ def _write_failure(run: Run, failure: Failure) -> Outcome:
 
 
 def _remember(run: Run) -> None:
-    if run.data_cache:
+    """Have the policy take over what it noted; one that cannot does not stop the job's end."""
+    if not run.data_cache:
+        return
+    try:
         run.job.getRetryPolicy().updateData(run.data_cache)
+    except Exception as error:
+        if classify(error, from_storage=True) is not Trouble.OTHER:
+            raise
+        events.policy_failed(run.job, error)
+        run.data_cache.clear()
+    run.job.policy_changed()
 
 
 def reschedule(run: Run, decision: Any) -> Outcome:
@@ -469,9 +582,9 @@ def reschedule(run: Run, decision: Any) -> Outcome:
 
     Its dispatcher puts it back in the queue; a callback is run again by its parent.
     """
-    first_in_line = isinstance(decision, timedelta) and not decision
+    first_in_line = is_first_in_line(decision)
     due = 0 if first_in_line else due_moment(decision)
-    committed(_write_again, run, due, transaction_manager=run.manager, happened=run.has_settled)
+    _settle_for_sure(run, _write_again, due)
     events.job_rescheduled(run.job, "once" if first_in_line else clock.from_micros(due))
     return Outcome(Ending.RESCHEDULED)
 
@@ -483,11 +596,18 @@ def _write_again(run: Run, due: int) -> None:
     job._again = due
     if not job.is_callback:
         return
-    job.move(Move.RETRY_CALLBACK)
-    queue = job.queue
+    put_callback_again(job, due)
+
+
+def put_callback_again(callback: Any, due: int) -> None:
+    """Make a callback ready to be run again by its parent at `due`, and see to that."""
+    callback.move(Move.RETRY_CALLBACK)
+    callback._again = due
+    queue = callback.queue
     if queue is not None:
         when = clock.from_micros(due) if due else None
-        put_resumption(queue, relations.parent_job(job).continue_callbacks, begin_after=when)
+        continuing = relations.parent_job(callback).continue_callbacks
+        put_resumption(queue, continuing, begin_after=when)
 
 
 def put_resumption(queue: Any, method: Any, begin_after: Any = None) -> None:
@@ -522,12 +642,11 @@ def call_back(job: Any, host: Host, *, resuming: bool = False) -> Outcome:
     Each runs in transactions of its own.  One that waits for something else is left; whoever
     ends it continues here.  `resuming` says that ACTIVE ones were interrupted.
     """
+    manager = job._p_jar.transaction_manager
     seen = 0
     while True:
-        step = committed(
-            _next_callback, job, seen, resuming, transaction_manager=job._p_jar.transaction_manager
-        )
-        assert step is not None
+        token = clock.current().token()
+        step = committed(_next_callback, job, seen, resuming, token, transaction_manager=manager)
         if step.callback is None:
             return Outcome(Ending.COMPLETED if step.done else Ending.CALLBACKS, failed=job.failed)
         seen = step.index + 1
@@ -535,7 +654,8 @@ def call_back(job: Any, host: Host, *, resuming: bool = False) -> Outcome:
             step.callback.handleInterrupt()
             seen = step.index
             continue
-        _run_callback(step.callback, job, host)
+        if _run_callback(step.callback, host).ending is Ending.STOPPED:
+            return Outcome(Ending.STOPPED, failed=job.failed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -548,10 +668,11 @@ class _Step:
     done: bool = False
 
 
-def _next_callback(job: Any, seen: int, resuming: bool) -> _Step:
+def _next_callback(job: Any, seen: int, resuming: bool, token: int) -> _Step:
     """Choose the next callback to run, from the index `seen` on; complete the job if none is left.
 
-    Marks what is chosen as ACTIVE under a new token, in the transaction that will be committed.
+    Marks what is chosen as ACTIVE under the new `token`, in the transaction that will be
+    committed; done again after a doubtful commit, it answers what it chose.
     """
     unfinished = False
     for index, item in enumerate(job.callbacks):
@@ -561,13 +682,14 @@ def _next_callback(job: Any, seen: int, resuming: bool) -> _Step:
         unfinished = True
         if index < seen:
             continue
+        if callback.status == ACTIVE and callback._token == token:
+            return _Step(callback, index)
         if callback.status == NEW and not _is_for_later(callback):
-            callback.start(clock.current().token())
+            callback.start(token)
+            callback._starter = _runner()
             return _Step(callback, index)
-        if resuming and callback.status == ACTIVE and callback.awaited is None:
-            return _Step(callback, index, interrupted=True)
-        if resuming and callback.status == CALLBACKS:
-            return _Step(callback, index)
+        if callback.awaited is None and _was_left_behind(callback, resuming):
+            return _Step(callback, index, interrupted=callback.status == ACTIVE)
     if not unfinished and job.status == CALLBACKS:
         extras = job.find_extras()
         if extras is not None and extras._p_oid is not None:
@@ -580,23 +702,56 @@ def _is_for_later(callback: Any) -> bool:
     return callback._again is not None and callback._again > clock.now_micros()
 
 
-def _run_callback(callback: Any, job: Any, host: Host) -> None:
+def _runner() -> tuple[int, int] | None:
+    """The job, and its attempt, that runs here and continues the callbacks of another; or None."""
+    around = threadlocal.surroundings.get()
+    if around is None:
+        return None
+    job = around.get_job()
+    return job.oid, job._token
+
+
+def _was_left_behind(callback: Any, resuming: bool) -> bool:
+    """Whether whatever ran `callback` is gone.
+
+    One that was started by a job that continues callbacks is left to that job, whose own
+    interruption brings it here again, in another attempt.
+    """
+    if callback.status == NEW:  # for later
+        return False
+    runner, starter = _runner(), callback._starter
+    if runner is None or starter is None:
+        return resuming
+    return bool(starter[0] == runner[0] and starter[1] != runner[1])
+
+
+def _run_callback(callback: Any, host: Host) -> Outcome:
     if callback.status == CALLBACKS:  # its own call is done, its callbacks are not
-        call_back(callback, host, resuming=True)
-        return
-    run = Run(callback, callback._token, host, args=(job.result,))
+        return call_back(callback, host, resuming=True)
+    run = Run(callback, callback._token, host, of_callback=True)
     try:
-        perform(run)
+        return perform(run)
     except (SystemExit, KeyboardInterrupt):
-        settle_failure(run, Failure())
+        give_up(run)
         raise
+
+
+def give_up(run: Run) -> Outcome:
+    """The process is to end: what is being handled becomes the job's failure, if it has no end."""
+    try:
+        return settle_failure(run, Failure())
+    except ReassignedError:
+        return Outcome(Ending.SUPERSEDED)
 
 
 def continue_parents(job: Any, host: Host) -> None:
     """After `job`, which had to wait, has been completed: go on with those that waited for it."""
     parent = relations.parent_job(job)
     while parent is not None and parent.status == CALLBACKS and job.status == COMPLETED:
-        call_back(parent, host)
+        outcome = call_back(parent, host)
+        if outcome.ending is Ending.STOPPED:
+            raise Stopped
+        keep_books(parent, outcome)
         job, parent = parent, relations.parent_job(parent)
 
 
@@ -606,21 +761,28 @@ def continue_parents(job: Any, host: Host) -> None:
 def resume(run: Run, value: Any = None, error: BaseException | None = None) -> Outcome:
     """Settle a suspended run with the value or the error that its awaitable ended with."""
 
-    def first(run: Run) -> Outcome | None:
-        begin(run)
-        if error is not None:
-            run.manager.abort()
-            return decide(run, "jobError", Failure(error))
+    def land(run: Run) -> Outcome | Step:
+        """Only this is done again after a conflict: what the callable did is committed already."""
         try:
-            return settle(run, value)
+            begin(run)
+        except (Stopped, ReassignedError):
+            raise
+        except Exception as trouble:
+            return _not_begun(run, trouble, land)
+        if error is not None:
+            attempts.end(run.manager)
+            return decide(run, "jobError", Failure(error), attempt)
+        try:
+            return settle(run, value, land)
         except (Stopped, ReassignedError):
             raise
         except Exception:
             return _after_error(run)
 
-    outcome = perform(run, first)
+    outcome = perform(run, land)
     if outcome.ending is Ending.COMPLETED:
-        continue_parents(run.job, run.host)
+        with contextlib.suppress(Stopped):  # then those are handed back too
+            continue_parents(run.job, run.host)
     return outcome
 
 
@@ -641,15 +803,14 @@ class ByHand:
 
     def attach(self, run: Run, awaitable: Any) -> None:
         """Settle in the thread in which the Deferred fires, in a connection of its own."""
-        database, oid, token = run.connection.db(), run.job._p_oid, run.token
-        args, kwargs = run.args, run.kwargs
+        database, oid = run.connection.db(), run.job._p_oid
 
         def fired(value: Any) -> Any:
             manager = transaction.TransactionManager()
             connection = database.open(transaction_manager=manager)
             try:
                 job = connection.get(oid)
-                outcome = resume(Run(job, token, self, args, kwargs), value)
+                outcome = resume(dataclasses.replace(run, job=job), value)
                 keep_books(job, outcome)
             finally:
                 attempts.end(manager)
@@ -669,34 +830,45 @@ def run_by_hand(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     job.callable  # noqa: B018 - raises UnresolvableError before anything is marked
     token = clock.current().token()
     job.start(token)
-    manager.commit()
     run = Run(job, token, ByHand(), args, kwargs)
+    _commit_start(run)
     try:
         outcome = perform(run)
     except (SystemExit, KeyboardInterrupt):
-        committed(_let_go, run, transaction_manager=manager)
+        keep_books(job, give_up(run))
         raise
+    if outcome.ending is Ending.STOPPED:
+        raise Stopped
     if outcome.ending is Ending.SUPERSEDED:
         raise ReassignedError(f"{job!r} was taken away while it ran; nothing was committed")
     keep_books(job, outcome)
-    return job.result
+    # In a new transaction, since another connection may have ended the job meanwhile.
+    return committed(lambda: job.result, transaction_manager=manager)
 
 
-def _let_go(run: Run) -> None:
-    """The process ends: the job is as it was before, apart from its hold on an agent."""
-    run.check_owned()
-    run.job.finish(Failure(SystemExit("the process ended while the job ran")), False)
+def _commit_start(run: Run) -> None:
+    """Commit the start mark and what the caller did; the error if that is sure to have failed."""
+    manager = run.manager
+    try:
+        manager.commit()
+    except Exception as error:
+        attempts.end(manager)
+        if classify(error, from_storage=True) is Trouble.CONFLICT or run.job._p_jar is None:
+            raise
+        events.job_in_doubt(_name(run.job), error)
+        if not committed(run.owns_job, transaction_manager=manager):
+            raise
 
 
 def keep_books(job: Any, outcome: Outcome) -> None:
     """Do at once, and commit, what a dispatcher does for many jobs in its next poll.
 
-    Within a dispatcher that is left to the poll, so that its agents have one writer.
+    Within a dispatcher what an agent holds is left to the poll, so that agents have one writer.
     """
-    around = threadlocal.surroundings.get()
-    if around is not None and around.dispatcher is not None:
+    if job.is_callback or outcome.ending not in (Ending.COMPLETED, Ending.RESCHEDULED):
         return
-    if outcome.ending in (Ending.COMPLETED, Ending.RESCHEDULED) and not job.is_callback:
+    around = threadlocal.surroundings.get()
+    if around is None or around.dispatcher is None or job.agent is None:
         committed(_keep_books, job, transaction_manager=job._p_jar.transaction_manager)
 
 
@@ -728,20 +900,42 @@ def put_again(job: Any, queue: Any) -> None:
 def fail_by_hand(job: Any, error: Any) -> Any:
     """`job.fail(error)`: make it the result, commit, and run the callbacks."""
     manager = _manager_of(job)
-    Move.FAIL.check(job)
-    if job.status == PENDING:
-        job.queue.remove(job)
-    failure = error if isinstance(error, Failure) else Failure(error)
-    has_callbacks = bool(job.callbacks)
-    agent = job.agent
-    job.finish(failure, has_callbacks)
-    if agent is not None and job.parent is agent and not has_callbacks:
-        agent.jobCompleted(job)
-    manager.commit()
-    job.report_end()
-    if has_callbacks:
-        keep_books(job, call_back(job, ByHand()))
+    if not _is_failing_job_of(job):
+        Move.FAIL.check(job)
+    if not relations.has_result(job):
+        _write_early_failure(job, error)
+        manager.commit()
+        job.report_end()
+    outcome = call_back(job, host_here())
+    if outcome.ending is Ending.STOPPED:
+        raise Stopped
+    keep_books(job, outcome)
     return job.result
+
+
+def _is_failing_job_of(job: Any) -> bool:
+    """Whether what runs here is the job that is to fail `job`: it may do that a second time."""
+    around = threadlocal.surroundings.get()
+    runner = None if around is None else around.get_job()
+    if runner is None or runner._payload is None:
+        return False
+    return runner._payload.target is job and runner._names[-1] == "fail"
+
+
+def _write_early_failure(job: Any, error: Any) -> None:
+    queue = job.queue
+    if job.status == PENDING:
+        queue.remove(job)
+        job.parent = queue  # so that its callbacks find it
+    if isinstance(error, type):
+        error = error()
+    job.finish(error if isinstance(error, Failure) else Failure(error))
+
+
+def host_here() -> Host:
+    """What runs the callbacks of another job: what runs the present job, or nothing special."""
+    around = threadlocal.surroundings.get()
+    return ByHand() if around is None or around.host is None else around.host
 
 
 def run_late_callback(job: Any, item: Any) -> None:
@@ -750,9 +944,12 @@ def run_late_callback(job: Any, item: Any) -> None:
     Inside of a running job it is left to the queue instead: the running job's changes must not
     be committed before it has ended.
     """
-    if threadlocal.surroundings.get() is not None and job.queue is not None:
-        put_resumption(job.queue, job.continue_callbacks)
-        return
+    around = threadlocal.surroundings.get()
+    if around is not None:
+        queue = around.get_job().queue if job.queue is None else job.queue
+        if queue is not None:
+            put_resumption(queue, job.continue_callbacks)
+            return
     _manager_of(job).commit()
     call_back(job, ByHand())
 

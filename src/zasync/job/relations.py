@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from zasync.interfaces import CALLBACKS, COMPLETED, ICallbackProxy, IJob
@@ -14,6 +15,18 @@ def parent_job(job: Any) -> Any:
     if ICallbackProxy.providedBy(parent):
         parent = parent.parent
     return parent if IJob.providedBy(parent) else None
+
+
+def awaited_by(job: Any) -> Iterator[Any]:
+    """The jobs whose end `job` waits for, directly or not: its own awaited one, its parent ..."""
+    todo, seen = [job], []
+    while todo:
+        waiting = todo.pop()
+        for other in (waiting.awaited, parent_job(waiting)):
+            if other is not None and not has_result(other) and other not in seen:
+                seen.append(other)
+                todo.append(other)
+                yield other
 
 
 def is_job(candidate: Any) -> bool:

@@ -26,8 +26,8 @@ from zasync.interfaces import NotStorableError
 INLINE_LIMIT = 1024  # about as many bytes of plain values lie in the job's own record
 
 _FIXED = frozenset(
-    {type(None), bool, int, float, complex, date, datetime, time, timedelta, timezone, Decimal}
-    | {UUID, type(Ellipsis)}
+    {type(None), bool, int, float, complex, date, timedelta, timezone, Decimal, UUID}
+    | {type(Ellipsis)}
 )
 _SEQUENCES = frozenset({tuple, list, set, frozenset})
 _TOO_MUCH = INLINE_LIMIT + 1
@@ -76,6 +76,8 @@ def weight(value: Any, depth: int = 6, reference: int = 40) -> int:
         return 8
     if kind is str or kind is bytes:
         return 4 + len(value)
+    if kind is datetime or kind is time:  # a record with a zone of a class that is gone is lost
+        return 8 if type(value.tzinfo) in _FIXED else _TOO_MUCH
     if depth and kind in _SEQUENCES:
         return _sum_of_weights(value, depth, reference)
     if depth and kind is dict:
@@ -95,44 +97,70 @@ def _sum_of_weights(values: Iterable[Any], depth: int, reference: int) -> int:
 
 
 class WatchedList(list[Any]):
-    """A list that tells its owner when it is changed in place."""
+    """A list that is stored elsewhere: read before each change in place, and stored after it.
 
-    def __init__(self, values: Iterable[Any], changed: Callable[[], None]) -> None:
-        super().__init__(values)
-        self._changed = changed
+    So what was changed there meanwhile is not lost, however old this view is.
+    """
+
+    def __init__(self, read: Callable[[], list[Any]], write: Callable[[list[Any]], None]) -> None:
+        super().__init__(read())
+        self._read, self._write = read, write
+
+    def _refresh(self) -> None:
+        list.__setitem__(self, slice(None), self._read())
+
+    def _store(self) -> None:
+        self._write(list(self))
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        """Copies, in memory or in the database, are plain lists."""
+        return list, (list(self),)
 
 
 class WatchedDict(dict[str, Any]):
-    """A dict that tells its owner when it is changed in place."""
+    """The same for a dict."""
 
-    def __init__(self, values: dict[str, Any], changed: Callable[[], None]) -> None:
-        super().__init__(values)
-        self._changed = changed
+    def __init__(
+        self, read: Callable[[], dict[str, Any]], write: Callable[[dict[str, Any]], None]
+    ) -> None:
+        super().__init__(read())
+        self._read, self._write = read, write
+
+    def _refresh(self) -> None:
+        dict.clear(self)
+        dict.update(self, self._read())
+
+    def _store(self) -> None:
+        self._write(dict(self))
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        """Copies, in memory or in the database, are plain dicts."""
+        return dict, (dict(self),)
 
 
 def _watch(kind: type, names: Iterable[str]) -> None:
-    """Make each of the changing methods `names` of `kind` tell after it has done its work."""
+    """Make each of the changing methods `names` of `kind` read before and store after its work."""
     for name in names:
         original = getattr(kind, name)
 
         def method(self: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            self._refresh()
             answer = _original(self, *args, **kwargs)
-            self._changed()
+            try:
+                self._store()
+            except BaseException:  # refused
+                self._refresh()
+                raise
             return answer
 
         method.__name__ = name
         setattr(kind, name, method)
 
 
-_watch(
-    WatchedList,
-    ["append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"]
-    + ["__setitem__", "__delitem__", "__iadd__", "__imul__"],
-)
-_watch(
-    WatchedDict,
-    ["pop", "popitem", "clear", "update", "setdefault"] + ["__setitem__", "__delitem__", "__ior__"],
-)
+_watch(WatchedList, ["append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"])
+_watch(WatchedList, ["__setitem__", "__delitem__", "__iadd__", "__imul__"])
+_watch(WatchedDict, ["pop", "popitem", "clear", "update", "setdefault"])
+_watch(WatchedDict, ["__setitem__", "__delitem__", "__ior__"])
 
 
 def check_storable(what: str, value: Any, connection: Any) -> None:

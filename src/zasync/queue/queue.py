@@ -159,6 +159,8 @@ class Queue(Persistent):
         job._token = job._again = None
         job.parent = self
         if self._p_jar is not None:
+            if job._p_jar is None:
+                self._p_jar.add(job)  # at home at once, so that it can be claimed and called
             ring_after_commit(self._p_jar)
 
     # Taking out

@@ -32,6 +32,7 @@ LANES_WITH_QUOTAS = 2
 RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
 ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
 SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
+MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
 _SENTINEL = -(2**63)
 
 
@@ -111,7 +112,7 @@ class Waiting(Persistent):
     # volatile, per connection: what keeps the puts of one transaction in order and together
     _v_last = 0
     _v_first = 0
-    _v_later: tuple[int, int] = (0, 0)  # the moment last asked for, and the one in the key
+    _v_later: dict[int, int] | None = None  # moment that was asked for -> the last one given
     _v_lane: tuple[Any, int, int] = (None, 0, 0)
 
     def lines(self) -> Iterable[tuple[tuple[str, ...], Line]]:
@@ -130,10 +131,10 @@ class Waiting(Persistent):
         if due is None:
             self._v_last = max(clock.now_micros(), self._v_last + 1)
             return self._insert(job, quota_names, READY, self._v_last, lane)
-        wanted, given = self._v_later
-        given = given + 1 if wanted == due else due  # after the last one that is due then
-        self._v_later = due, given
-        return self._insert(job, quota_names, LATER, given, lane)
+        if self._v_later is None or len(self._v_later) >= MOMENTS_KEPT:
+            self._v_later = {}
+        self._v_later[due] = self._v_later.get(due, due - 1) + 1  # after the last one due then
+        return self._insert(job, quota_names, LATER, self._v_later[due], lane)
 
     def _insert(
         self, job: Any, quota_names: tuple[str, ...], kind: str, moment: int, number: int

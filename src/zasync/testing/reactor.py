@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zope.interface
+from ZODB.utils import z64
 
 from zasync.dispatcher import registry
 from zasync.foundation import clock
@@ -300,7 +301,8 @@ def begin_for(*jobs: Any) -> None:
     """
     managers = []
     for job in jobs:
-        if job._p_jar is None:
+        # A ghost (_p_changed is None) was loaded, so it is committed whatever its serial is.
+        if job._p_jar is None or (job._p_changed is not None and job._p_serial == z64):
             raise ValueError(f"{job!r} is not committed; commit before you wait for it")
         if job._p_jar.transaction_manager not in managers:
             managers.append(job._p_jar.transaction_manager)

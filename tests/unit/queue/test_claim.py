@@ -55,10 +55,9 @@ def plain() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _mended() -> Any:
-    yield
-    BrittleJob.error = None
-    BrittleArgument.broken = False
+def _mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BrittleJob, "error", None)
+    monkeypatch.setattr(BrittleArgument, "broken", False)
 
 
 def is_even(job: Any) -> bool:

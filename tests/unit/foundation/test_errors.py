@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Which errors mean what, and which objects cannot be read."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from typing import Any
+
+import pytest
+import relstorage.adapters.interfaces
+import transaction.interfaces
+import ZEO.Exceptions
+from persistent import Persistent
+from ZODB.POSException import (
+    ConflictError,
+    DanglingReferenceError,
+    POSKeyError,
+    ReadConflictError,
+    ReadOnlyError,
+    StorageError,
+    StorageTransactionError,
+)
+
+from tests.support.queues import View, db, open_view, view
+from zasync.foundation.errors import Trouble, classify, why_unreadable
+from zasync.interfaces import AbortedError, TimeoutError, UnresolvableError
+
+__all__ = ["db", "open_view", "view"]
+
+
+class TransientStorageError(StorageError, transaction.interfaces.TransientError):
+    """What a storage that we do not know may raise."""
+
+
+def driver_error(module: str, name: str) -> Exception:
+    """An error like that of a driver that need not be installed, of a class derived from its."""
+    base = type(name, (Exception,), {"__module__": module, "__qualname__": name})
+    error: Exception = type(f"Special{name}", (base,), {})()
+    return error
+
+
+class Fragile(Persistent):
+    """Cannot be read while `error` is set."""
+
+    error: Exception | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if Fragile.error is not None:
+            raise Fragile.error
+        super().__setstate__(state)
+
+
+@pytest.mark.parametrize("from_storage", [False, True])
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (ConflictError(), Trouble.CONFLICT),
+        (ReadConflictError(), Trouble.CONFLICT),
+        (relstorage.adapters.interfaces.StaleConnectionError(), Trouble.CONFLICT),
+        (relstorage.adapters.interfaces.UnableToLockRowsDeadlockError(), Trouble.CONFLICT),
+        (transaction.interfaces.TransientError(), Trouble.CONFLICT),
+        (transaction.interfaces.DoomedTransaction(), Trouble.OTHER),
+        (ReadOnlyError(), Trouble.READ_ONLY),
+        (ZEO.Exceptions.ClientDisconnected(), Trouble.INFRASTRUCTURE),
+        (ZEO.Exceptions.ClientStorageError(), Trouble.INFRASTRUCTURE),
+        (ZEO.Exceptions.ServerException(), Trouble.INFRASTRUCTURE),
+        (StorageTransactionError(), Trouble.INFRASTRUCTURE),
+        (TransientStorageError(), Trouble.INFRASTRUCTURE),
+        (
+            relstorage.adapters.interfaces.UnableToAcquireCommitLockError(),
+            Trouble.INFRASTRUCTURE,
+        ),
+        (POSKeyError(b"\0" * 8), Trouble.OTHER),
+        (DanglingReferenceError(b"\0" * 8, b"\1" * 8), Trouble.OTHER),
+        (AbortedError(), Trouble.OTHER),
+        (TimeoutError(), Trouble.OTHER),  # though Python's TimeoutError is an OSError
+        (ValueError(), Trouble.OTHER),
+        (SystemExit(), Trouble.OTHER),
+    ],
+    ids=lambda value: value.name if isinstance(value, Trouble) else type(value).__name__,
+)
+def test_an_error_means_the_same_wherever_it_comes_from(
+    error: BaseException, trouble: Trouble, from_storage: bool
+) -> None:
+    assert classify(error, from_storage=from_storage) is trouble
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(),
+        ConnectionResetError(),
+        driver_error("psycopg2", "OperationalError"),
+        driver_error("psycopg2", "InterfaceError"),
+        driver_error("pg8000.exceptions", "OperationalError"),
+        sqlite3.OperationalError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_a_driver_is_trouble_of_the_storage_only_if_it_comes_from_there(
+    error: Exception,
+) -> None:
+    assert classify(error) is Trouble.OTHER
+    assert classify(error, from_storage=True) is Trouble.INFRASTRUCTURE
+
+
+@pytest.fixture
+def fragile(view: View, open_view: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stored object, not loaded yet, whose error is set by the test."""
+    monkeypatch.setattr(Fragile, "error", None)
+    item = view.root["fragile"] = Fragile()
+    view.commit()
+    return open_view().see(item)
+
+
+def test_an_object_that_can_be_read_is_loaded(fragile: Any) -> None:
+    assert why_unreadable(fragile) is None
+    assert fragile._p_changed is False
+
+
+def test_an_object_that_is_not_stored_can_be_read() -> None:
+    assert why_unreadable(Fragile()) is None
+
+
+def test_an_object_whose_state_is_refused_cannot_be_read(fragile: Any) -> None:
+    Fragile.error = AttributeError("an old state")
+    error = why_unreadable(fragile)
+    assert error is not None
+    assert "an old state" in f"{error!r} {error.__cause__!r}"
+
+
+def test_an_object_whose_class_is_gone_cannot_be_read(
+    fragile: Any, view: View, open_view: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sys.modules[__name__], "Fragile")
+    there = open_view().see(view.root["fragile"])
+    assert isinstance(why_unreadable(there), UnresolvableError)
+    assert "Fragile" in str(why_unreadable(there))
+
+
+def test_a_trouble_of_the_storage_says_nothing_about_the_object(fragile: Any) -> None:
+    def away(oid: bytes) -> Any:
+        raise ZEO.Exceptions.ClientDisconnected
+
+    fragile._p_jar._storage.load = away
+    with pytest.raises(ZEO.Exceptions.ClientDisconnected):
+        why_unreadable(fragile)

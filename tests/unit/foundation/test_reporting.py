@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What the logs say: every event has a line, at its level, in the right log."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import operator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from zasync.failure import Failure
+from zasync.foundation.reporting import Events, events
+from zasync.job import Job
+
+D, I, W, E, C = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
+JOB = Job(operator.mul, 3, 4)
+TEXT = "job 17"
+ERROR = ValueError("what went wrong")
+FAILURE = Failure(ERROR)
+UUID_ = UUID(int=5)
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
+
+# name, arguments, {log: level}, and what the line must contain
+LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
+    ("storage_trouble", ("commit", ERROR, 2.5), {"events": W}, ["commit", "ValueError", "2.5 s"]),
+    ("job_started", (JOB,), {"trace": D}, ["mul(3, 4)"]),
+    ("job_succeeded", (JOB,), {"trace": I}, ["mul(3, 4)"]),
+    ("job_failed", (JOB, FAILURE, C), {"trace": I, "events": C}, ["what went wrong"]),
+    ("job_retried", (JOB, FAILURE), {"trace": I}, ["mul(3, 4)", "what went wrong"]),
+    ("job_rescheduled", (JOB, MOMENT), {"trace": I}, ["mul(3, 4)", "2026-03-01"]),
+    ("job_lost", (TEXT, ERROR), {"events": E}, ["job 17", "ReassignedError"]),
+    ("job_in_doubt", (TEXT, ERROR), {"events": W}, ["job 17", "ValueError: what went wrong"]),
+    ("job_committed_itself", (JOB,), {"events": W}, ["mul(3, 4)"]),
+    ("job_unresolvable", (JOB, ERROR), {"events": W}, ["mul(3, 4)", "what went wrong"]),
+    ("job_unreadable", ("queue 'x'", ERROR), {"events": E}, ["queue 'x'", "what went wrong"]),
+    ("process_ending_error", (JOB, SystemExit()), {"events": E}, ["mul(3, 4)", "SystemExit"]),
+    ("tear_down_failed", (TEXT,), {"events": C}, ["job 17"]),
+    ("policy_failed", (JOB, ERROR), {"events": C}, ["mul(3, 4)", "what went wrong"]),
+    ("commit_retried_often", (TEXT, 5, FAILURE), {"events": C}, ["job 17", "5 times"]),
+    ("interrupted", (JOB, True), {"events": W}, ["mul(3, 4)", "True"]),
+    ("dispatcher_activated", (UUID_, object()), {"events": I}, [str(UUID_)]),
+    ("dispatcher_deactivated", (UUID_,), {"events": I}, [str(UUID_)]),
+    ("dispatcher_registered", (UUID_, "mail"), {"events": I}, [str(UUID_), "'mail'"]),
+    ("dispatcher_joined", (UUID_, "mail"), {"events": I}, [str(UUID_), "'mail'"]),
+    ("twin_is_alive", (UUID_, "mail"), {"events": E}, [str(UUID_), "'mail'", "ZASYNC_UUID"]),
+    ("former_self_recovered", (UUID_, "mail"), {"events": W}, [str(UUID_), "'mail'"]),
+    ("sibling_is_dead", (UUID_, "mail"), {"events": E}, [str(UUID_), "'mail'"]),
+    ("was_deactivated", (UUID_, "mail"), {"events": C}, [str(UUID_), "'mail'"]),
+    ("poll_failed", (ERROR,), {"events": E}, ["what went wrong"]),
+    ("poll_repeated", (ERROR, 0.25), {"trace": I}, ["what went wrong", "0.25 s"]),
+    ("agent_failed", ("mail", "main", ERROR), {"events": E}, ["'mail'", "'main'", "went wrong"]),
+    ("polled", ({"key": 1},), {"trace": D}, ["{'key': 1}"]),
+    ("queue_installed", ("mail",), {"events": I}, ["'mail'"]),
+    ("agent_installed", ("mail", "main"), {"events": I}, ["'mail'", "'main'"]),
+    ("pool_resized", ("mail", "main", 4), {"trace": I}, ["'mail'", "'main'", "4"]),
+    ("worker_failed", ("mail", "main", ERROR), {"events": E}, ["'mail'", "'main'", "went wrong"]),
+    ("run_failed", (TEXT, ERROR), {"events": E}, ["job 17"]),
+    ("leftover_transaction", (ERROR,), {"events": E}, ["what went wrong"]),
+    ("deactivation_failed", (UUID_, ERROR), {"events": E}, [str(UUID_), "what went wrong"]),
+    ("still_running", (TEXT, 30.0), {"events": W}, ["job 17", "30 s"]),
+]
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(("name", "args", "logs", "words"), LINES, ids=[line[0] for line in LINES])
+def test_an_event_is_logged_at_its_level_and_names_what_it_is_about(
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    args: tuple[Any, ...],
+    logs: dict[str, int],
+    words: list[str],
+) -> None:
+    caplog.set_level(logging.DEBUG, "zasync")
+    getattr(events, name)(*args)
+    assert {record.name: record.levelno for record in caplog.records} == {
+        f"zasync.{log}": level for log, level in logs.items()
+    }
+    line = caplog.records[-1].getMessage()
+    assert [word for word in words if word not in line] == []
+
+
+def test_every_event_is_in_the_table_above() -> None:
+    methods = [name for name, _ in inspect.getmembers(Events, inspect.isfunction)]
+    assert sorted(name for name, *_ in LINES) == sorted(methods)
+
+
+@pytest.mark.parametrize("name", ["job_started", "job_succeeded", "polled"])
+def test_what_nobody_reads_is_not_even_described(
+    caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    class Costly:
+        def __repr__(self) -> str:
+            raise AssertionError("described")
+
+    caplog.set_level(logging.WARNING, "zasync")
+    getattr(events, name)(Costly())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [(name, args) for name, args, *_ in LINES if any(arg is ERROR for arg in args)],
+)
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [(Mute(), "Mute"), (ValueError("x" * 10_000_000), "xxx"), (ValueError("a\nb\x1b[2J"), "a\\nb")],
+    ids=["mute", "huge", "hostile"],
+)
+def test_no_error_spoils_its_own_report(
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    args: tuple[Any, ...],
+    error: Exception,
+    shown: str,
+) -> None:
+    caplog.set_level(logging.DEBUG, "zasync")
+    getattr(events, name)(*[error if arg is ERROR else arg for arg in args])
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert len(line) < 3000
+    assert "\n" not in line
+    assert "\x1b" not in line
+    if name not in ("job_lost", "run_failed"):
+        assert shown in line
+
+
+def test_a_cause_is_part_of_the_report_of_what_cannot_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = LookupError("outer")
+    error.__cause__ = ValueError("inner")
+    events.job_unreadable("queue ''", error)
+    assert "LookupError('outer'), due to ValueError('inner')" in caplog.text
