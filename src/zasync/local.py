@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import transaction
-
 from zasync import threadlocal
 from zasync.foundation import clock
-from zasync.foundation.attempts import committed, end, pause
+from zasync.foundation.attempts import OwnManager, committed, end, pause
 
 
 def getJob() -> Any:
@@ -92,7 +90,7 @@ def _open_beside(job: Any) -> tuple[Any, Any]:
     """Open a second connection to the database that `job` lies in."""
     if job._p_jar is None or job._p_oid is None:
         raise ValueError("a live annotation needs a job that is stored; commit it first", job)
-    manager = transaction.TransactionManager(explicit=True)
+    manager = OwnManager()
     return manager, job._p_jar.db().open(transaction_manager=manager)
 
 

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import transaction
 import zope.component
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.selectreactor import SelectReactor
@@ -23,7 +22,7 @@ from twisted.internet.selectreactor import SelectReactor
 from zasync.agent import Agent
 from zasync.dispatcher import Dispatcher, registry
 from zasync.foundation import platform
-from zasync.foundation.attempts import committed, end
+from zasync.foundation.attempts import OwnManager, committed, end
 from zasync.foundation.reporting import events
 from zasync.interfaces import KEY, IDatabaseOpenedEvent, IDispatcherActivated
 from zasync.queue import Queue, Queues
@@ -59,7 +58,7 @@ class QueueInstaller:
         self.db_name = db_name
 
     def __call__(self, event: Any) -> None:
-        manager = transaction.TransactionManager(explicit=True)
+        manager = OwnManager()
         connection = event.database.open(transaction_manager=manager)
         try:
             installed = committed(self._install, connection, transaction_manager=manager)
@@ -170,6 +169,7 @@ def _forget_stopped(uuid: Any) -> None:
     dispatcher = registry.get(uuid)
     if dispatcher is not None and not dispatcher.activated:
         registry.pop(dispatcher.UUID)
+        restore_signal_handlers(dispatcher)
 
 
 threaded_dispatcher_installer = ThreadedDispatcherInstaller()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The configuration by hand that users of the ancestor know, step by step, in one process.
 
-The steps of the class are one walk: each goes on from where the one before it left off.  Parts
-of the walk: registrations, databases and queue of a client, reactor, dispatcher and agents of a
-server, quotas, and the change to the testing reactor.
+One walk, in which each step goes on from where the one before it left off: registrations,
+databases, queue and quotas of a client; reactor, dispatcher and agents of a server; and in the
+end the change to the testing reactor.
 """
 
 from __future__ import annotations
@@ -49,11 +49,55 @@ def next_multiplication(agent: Any) -> Any:
     return agent.queue.claim(is_multiplication)
 
 
-class Ground:
-    """What the walk has come by so far."""
+@pytest.fixture
+def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walk]:
+    """A walk in a working directory of its own, and with a name for the uuid file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZASYNC_UUID", str(tmp_path / "var-uuid.txt"))
+    walk = Walk()
+    yield walk
+    transaction.abort()
+    for dispatcher in zasync.dispatcher.registry.every():
+        testing.tear_down_dispatcher(dispatcher)
+    if hasattr(walk, "connection"):
+        walk.connection.close()
+    for db in walk.databases.values():
+        db.close()
+
+
+def test_everything_is_configured_by_hand(walk: Walk) -> None:
+    walk.the_adapters_to_connection_and_transaction_manager()
+    walk.the_adapters_from_callables_to_jobs()
+    walk.the_uuid_of_the_instance()
+    walk.all_that_was_what_base_does()
+    walk.two_file_storages_as_a_multi_database()
+    walk.the_queues_lie_in_async_and_are_mounted_in_main()
+    walk.a_queue()
+    walk.more_queues_of_other_kinds()
+    walk.anything_persistent_leads_to_the_queue()
+    walk.a_job_cannot_be_put_with_an_unknown_quota()
+    walk.a_waiting_job_cannot_be_given_an_unknown_quota()
+    walk.quotas_are_created_and_removed()
+    walk.a_quota_may_go_while_jobs_name_it()
+    walk.a_quota_has_the_size_one_unless_told_otherwise()
+    walk.a_lowered_quota_leaves_alone_who_holds_it()
+    walk.a_quota_forgets_who_has_ended_when_it_is_cleaned()
+    walk.a_handler_gives_the_dispatcher_an_agent()
+    walk.a_reactor_and_a_dispatcher()
+    walk.both_start_in_a_thread()
+    walk.the_handler_has_made_the_agent_main()
+    walk.a_second_agent_for_some_of_the_jobs()
+    walk.agents_perform_what_is_theirs_as_far_as_their_size_goes()
+    walk.an_agent_remembers_what_has_ended_newest_first()
+    walk.the_connections_of_the_pool_follow_the_agents()
+    walk.with_its_reactor_the_dispatcher_stops()
+    walk.the_dispatcher_goes_on_with_a_testing_reactor()
+
+
+class Walk:
+    """The steps, in their order, and what they have come by so far."""
 
     db: Any
-    databases: dict[str, Any]
     connection: Any
     root: Any
     queue: Any
@@ -62,47 +106,12 @@ class Ground:
     thread: Any
     agent: Any
 
-
-@pytest.fixture(autouse=True)
-def isolated() -> None:
-    """In the place of the fixture that clears the process for every test: here that is once."""
-
-
-@pytest.fixture(scope="class")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The working directory, with a name for the uuid file, in a process in which nothing is."""
-    directory = tmp_path_factory.mktemp("instance")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(directory)
-        patch.setenv("ZASYNC_UUID", str(directory / "var-uuid.txt"))
-        instanceuuid.reset()
-        registrations.__init__("base")  # type: ignore[misc]
-        yield directory
-        registrations.__init__("base")  # type: ignore[misc]
-        instanceuuid.reset()
-
-
-@pytest.fixture(scope="class")
-def ground(directory: Path) -> Iterator[Ground]:
-    """The ground that the steps share; cleared when the walk is over."""
-    ground = Ground()
-    yield ground
-    transaction.abort()
-    for dispatcher in zasync.dispatcher.registry.every():
-        testing.tear_down_dispatcher(dispatcher)
-    testing.tearDownDatetime()
-    if hasattr(ground, "connection"):
-        ground.connection.close()
-    for db in getattr(ground, "databases", {}).values():
-        db.close()
-
-
-class TestWalk:
-    """The steps, in their order."""
+    def __init__(self) -> None:
+        self.databases: dict[str, Any] = {}
 
     # The client: registrations
 
-    def test_the_adapters_to_connection_and_transaction_manager(self, ground: Ground) -> None:
+    def the_adapters_to_connection_and_transaction_manager(self) -> None:
         provide = zope.component.provideAdapter
         by_hand = zasync.configure
         provide(by_hand.transaction_manager_of, (IPersistent,), ITransactionManager)
@@ -111,13 +120,13 @@ class TestWalk:
 
         assert ITransactionManager(PersistentMapping(), None) is None  # it has no connection yet
 
-    def test_the_adapters_from_callables_to_jobs(self, ground: Ground) -> None:
+    def the_adapters_from_callables_to_jobs(self) -> None:
         for kind in (types.FunctionType, types.MethodType, types.MethodWrapperType):
             zope.component.provideAdapter(zasync.job.Job, adapts=(kind,), provides=IJob)
 
         assert IJob(is_multiplication).callable == is_multiplication
 
-    def test_the_uuid_of_the_instance(self, ground: Ground, directory: Path) -> None:
+    def the_uuid_of_the_instance(self) -> None:
         from zasync.instanceuuid import UUID
 
         zope.component.provideUtility(UUID, IUUID, "")
@@ -127,9 +136,9 @@ class TestWalk:
             explanation = file.read()
         assert written == UUID
         assert "zasync" in explanation
-        assert [each.name for each in directory.iterdir()] == ["var-uuid.txt"]
+        assert [each.name for each in Path().iterdir()] == ["var-uuid.txt"]
 
-    def test_all_that_was_what_base_does(self, ground: Ground) -> None:
+    def all_that_was_what_base_does(self) -> None:
         before = set(map(repr, registrations.registeredAdapters()))
         utility = zope.component.getUtility(IUUID)
 
@@ -142,40 +151,39 @@ class TestWalk:
 
     # The client: databases
 
-    def test_two_file_storages_as_a_multi_database(self, ground: Ground, directory: Path) -> None:
-        ground.databases = databases = {}
+    def two_file_storages_as_a_multi_database(self) -> None:
         # The names are said at once: a ZODB of today has connections in its pools as soon as it
         # is made, and they would not learn of names that are assigned later.
         storage = FileStorage("main.fs", create=True)
-        ground.db = DB(storage, databases=databases, database_name="")
+        self.db = DB(storage, databases=self.databases, database_name="")
         async_storage = FileStorage("async.fs", create=True)
-        DB(async_storage, databases=databases, database_name="async")
-        ground.connection = ground.db.open()
-        ground.root = ground.connection.root()
+        DB(async_storage, databases=self.databases, database_name="async")
+        self.connection = self.db.open()
+        self.root = self.connection.root()
 
-        assert (directory / "main.fs").exists()
-        assert (directory / "async.fs").exists()
+        assert (Path() / "main.fs").exists()
+        assert (Path() / "async.fs").exists()
 
-    def test_the_queues_lie_in_async_and_are_mounted_in_main(self, ground: Ground) -> None:
-        second = ground.connection.get_connection("async")
+    def the_queues_lie_in_async_and_are_mounted_in_main(self) -> None:
+        second = self.connection.get_connection("async")
         queues = second.root()["mounted_queues"] = zasync.queue.Queues()
         second.add(queues)
-        ground.root[KEY] = queues
+        self.root[KEY] = queues
         transaction.commit()
 
-        assert ground.root[KEY] is queues
+        assert self.root[KEY] is queues
         assert queues._p_jar is second
 
-    def test_a_queue(self, ground: Ground) -> None:
-        queues = ground.root[KEY]
-        ground.queue = queues[""] = zasync.queue.Queue()
+    def a_queue(self) -> None:
+        queues = self.root[KEY]
+        self.queue = queues[""] = zasync.queue.Queue()
         transaction.commit()
 
-        assert ground.queue._p_jar is queues._p_jar
-        assert (ground.queue.name, ground.queue.parent) == ("", queues)
+        assert self.queue._p_jar is queues._p_jar
+        assert (self.queue.name, self.queue.parent) == ("", queues)
 
-    def test_more_queues_of_other_kinds(self, ground: Ground) -> None:
-        queues = ground.root[KEY]
+    def more_queues_of_other_kinds(self) -> None:
+        queues = self.root[KEY]
         queues["video"] = zasync.queue.Queue()
         queues["everybody"] = zasync.queue.BroadcastQueue()
         transaction.commit()
@@ -185,27 +193,27 @@ class TestWalk:
         transaction.commit()
         assert list(queues) == [""]
 
-    def test_anything_persistent_leads_to_the_queue(self, ground: Ground) -> None:
+    def anything_persistent_leads_to_the_queue(self) -> None:
         zope.component.provideAdapter(zasync.queue.getDefaultQueue)
 
-        assert zasync.interfaces.IQueue(ground.root) is ground.queue
+        assert zasync.interfaces.IQueue(self.root) is self.queue
 
     # Quotas, of which a client needs to know
 
-    def test_a_job_cannot_be_put_with_an_unknown_quota(self, ground: Ground) -> None:
+    def a_job_cannot_be_put_with_an_unknown_quota(self) -> None:
         job = zasync.job.Job(operator.mul, 5, 2)
         job.quota_names = ["content catalog"]
         assert job.quota_names == ("content catalog",)
 
         with pytest.raises(ValueError, match="unknown quota name") as caught:
-            ground.queue.put(job)
+            self.queue.put(job)
 
         assert caught.value.args == ("unknown quota name", "content catalog")
-        assert len(ground.queue) == 0
+        assert len(self.queue) == 0
 
-    def test_a_waiting_job_cannot_be_given_an_unknown_quota(self, ground: Ground) -> None:
+    def a_waiting_job_cannot_be_given_an_unknown_quota(self) -> None:
         job = zasync.job.Job(operator.mul, 5, 2)
-        assert job is ground.queue.put(job)
+        assert job is self.queue.put(job)
 
         with pytest.raises(ValueError, match="unknown quota name") as caught:
             job.quota_names = ("content catalog",)
@@ -213,16 +221,16 @@ class TestWalk:
         assert caught.value.args == ("unknown quota name", "content catalog")
         assert job.quota_names == ()
 
-    def test_quotas_are_created_and_removed(self, ground: Ground) -> None:
-        quotas = ground.queue.quotas
+    def quotas_are_created_and_removed(self) -> None:
+        quotas = self.queue.quotas
         assert list(quotas) == []
         quotas.create("testing")
         assert list(quotas) == ["testing"]
         quotas.remove("testing")
         assert list(quotas) == []
 
-    def test_a_quota_may_go_while_jobs_name_it(self, ground: Ground) -> None:
-        queue = ground.queue
+    def a_quota_may_go_while_jobs_name_it(self) -> None:
+        queue = self.queue
         job = queue[0]
         queue.quotas.create("content catalog")
         job.quota_names = ("content catalog",)
@@ -232,8 +240,8 @@ class TestWalk:
         assert job is queue.claim()
         assert len(queue) == 0
 
-    def test_a_quota_has_the_size_one_unless_told_otherwise(self, ground: Ground) -> None:
-        quotas = ground.queue.quotas
+    def a_quota_has_the_size_one_unless_told_otherwise(self) -> None:
+        quotas = self.queue.quotas
         quotas.create("content catalog")
         assert quotas["content catalog"].size == 1
         quotas["content catalog"].size = 2
@@ -241,8 +249,8 @@ class TestWalk:
         quotas.create("frobnitz account", size=3)
         assert quotas["frobnitz account"].size == 3
 
-    def test_a_lowered_quota_leaves_alone_who_holds_it(self, ground: Ground) -> None:
-        queue = ground.queue
+    def a_lowered_quota_leaves_alone_who_holds_it(self) -> None:
+        queue = self.queue
         jobs = [zasync.job.Job(operator.mul, 5, 2) for _ in range(3)]
         for job in jobs:
             job.quota_names = ("content catalog",)
@@ -269,8 +277,8 @@ class TestWalk:
         assert queue.claim() is None
         assert len(queue) == 0
 
-    def test_a_quota_forgets_who_has_ended_when_it_is_cleaned(self, ground: Ground) -> None:
-        quota = ground.queue.quotas["content catalog"]
+    def a_quota_forgets_who_has_ended_when_it_is_cleaned(self) -> None:
+        quota = self.queue.quotas["content catalog"]
 
         quota.clean()
 
@@ -280,47 +288,47 @@ class TestWalk:
 
     # The server
 
-    def test_a_handler_gives_the_dispatcher_an_agent(self, ground: Ground) -> None:
+    def a_handler_gives_the_dispatcher_an_agent(self) -> None:
         zope.component.provideHandler(zasync.agent.addMainAgentActivationHandler)
 
-    def test_a_reactor_and_a_dispatcher(self, ground: Ground) -> None:
-        ground.reactor = SelectReactor()
+    def a_reactor_and_a_dispatcher(self) -> None:
+        self.reactor = SelectReactor()
         # Twisted up to 22 let one have a reactor's signal handlers without running it in the main
         # thread.  They were always optional: zasync.subscribers has handlers for a dispatcher in
         # a thread, and one that was killed is recovered by its next start.
-        if hasattr(ground.reactor, "_handleSignals"):
-            ground.reactor._handleSignals()
-        ground.dispatcher = zasync.dispatcher.Dispatcher(ground.db, ground.reactor)
+        if hasattr(self.reactor, "_handleSignals"):
+            self.reactor._handleSignals()
+        self.dispatcher = zasync.dispatcher.Dispatcher(self.db, self.reactor)
 
-        assert ground.dispatcher.UUID == instanceuuid.UUID
-        assert not ground.dispatcher.activated
+        assert self.dispatcher.UUID == instanceuuid.UUID
+        assert not self.dispatcher.activated
 
-    def test_both_start_in_a_thread(self, ground: Ground) -> None:
+    def both_start_in_a_thread(self) -> None:
         def start() -> None:
-            ground.dispatcher.activate()
-            ground.reactor.run(installSignalHandlers=0)
+            self.dispatcher.activate()
+            self.reactor.run(installSignalHandlers=0)
 
-        ground.thread = threading.Thread(target=start)
-        ground.thread.daemon = True
-        ground.thread.start()
+        self.thread = threading.Thread(target=start)
+        self.thread.daemon = True
+        self.thread.start()
 
-        poll = testing.get_poll(ground.dispatcher, 0)
+        poll = testing.get_poll(self.dispatcher, 0)
 
         assert list(poll) == [""]
-        assert ground.dispatcher.activated
+        assert self.dispatcher.activated
 
-    def test_the_handler_has_made_the_agent_main(self, ground: Ground) -> None:
+    def the_handler_has_made_the_agent_main(self) -> None:
         transaction.begin()
 
-        dispatcher_agents = ground.queue.dispatchers[instanceuuid.UUID]
+        dispatcher_agents = self.queue.dispatchers[instanceuuid.UUID]
 
         assert list(dispatcher_agents.keys()) == ["main"]
-        ground.agent = dispatcher_agents["main"]
-        assert ground.agent.filter is None
-        assert ground.agent.size == 3
+        self.agent = dispatcher_agents["main"]
+        assert self.agent.filter is None
+        assert self.agent.size == 3
 
-    def test_a_second_agent_for_some_of_the_jobs(self, ground: Ground) -> None:
-        dispatcher_agents = ground.queue.dispatchers[instanceuuid.UUID]
+    def a_second_agent_for_some_of_the_jobs(self) -> None:
+        dispatcher_agents = self.queue.dispatchers[instanceuuid.UUID]
         agent2 = dispatcher_agents["mul"] = zasync.agent.Agent(next_multiplication)
         assert agent2.chooser == next_multiplication
         del dispatcher_agents["mul"]
@@ -333,62 +341,67 @@ class TestWalk:
         assert list(dispatcher_agents) == ["main", "mul"]
         transaction.commit()
 
-    def test_agents_perform_what_is_theirs_as_far_as_their_size_goes(self, ground: Ground) -> None:
-        ground.agent.size = 0
+    def agents_perform_what_is_theirs_as_far_as_their_size_goes(self) -> None:
+        self.agent.size = 0
         transaction.commit()
-        multiplication = ground.queue.put(zasync.job.Job(operator.mul, 6, 7))
-        addition = ground.queue.put(zasync.job.Job(operator.add, 6, 7))
+        multiplication = self.queue.put(zasync.job.Job(operator.mul, 6, 7))
+        addition = self.queue.put(zasync.job.Job(operator.add, 6, 7))
         transaction.commit()
 
         assert testing.wait_for_result(multiplication) == 42
         assert multiplication.agent.name == "mul"
         assert addition.status == PENDING
 
-        ground.agent.size = 3
+        self.agent.size = 3
         transaction.commit()
-        ground.dispatcher.wake()
+        self.dispatcher.wake()
         assert testing.wait_for_result(addition) == 13
-        assert addition.agent is ground.agent
+        assert addition.agent is self.agent
 
-    def test_an_agent_remembers_what_has_ended_newest_first(self, ground: Ground) -> None:
-        job = ground.queue.put(zasync.job.Job(operator.add, 2, 2))
+    def an_agent_remembers_what_has_ended_newest_first(self) -> None:
+        job = self.queue.put(zasync.job.Job(operator.add, 2, 2))
         transaction.commit()
         assert testing.wait_for_result(job) == 4
-        ground.dispatcher.poll()
-        transaction.begin()
+        for _ in range(1000):  # the worker tells the dispatcher a moment after the result is there
+            transaction.begin()
+            if len(self.agent) == 0:
+                break
+            self.dispatcher.poll()
+            threading.Event().wait(0.005)
 
-        assert len(ground.agent) == 0
-        assert [each.result for each in ground.agent.completed] == [4, 13]
+        assert len(self.agent) == 0
+        assert [each.result for each in self.agent.completed] == [4, 13]
 
-    def test_the_connections_of_the_pool_follow_the_agents(self, ground: Ground) -> None:
-        usual = DB(None).pool.size
+    def the_connections_of_the_pool_follow_the_agents(self) -> None:
+        sizes = self.agent.size + self.queue.dispatchers[instanceuuid.UUID]["mul"].size
 
-        assert ground.db.getPoolSize() == usual + 1 + 3 + 2  # of the polls and the two agents
+        assert sizes == 5
+        assert self.db.getPoolSize() >= DB(None).getPoolSize() + sizes
 
     # The change to the testing reactor
 
-    def test_with_its_reactor_the_dispatcher_stops(self, ground: Ground) -> None:
-        ground.reactor.callFromThread(ground.reactor.stop)
-        ground.thread.join(3)
+    def with_its_reactor_the_dispatcher_stops(self) -> None:
+        self.reactor.callFromThread(self.reactor.stop)
+        self.thread.join(3)
 
-        assert not ground.dispatcher.activated, "the dispatcher did not deactivate"
+        assert not self.dispatcher.activated, "the dispatcher did not deactivate"
         transaction.begin()
-        assert ground.queue.dispatchers[instanceuuid.UUID].activated is None
-        assert ground.db.getPoolSize() == DB(None).pool.size
+        assert self.queue.dispatchers[instanceuuid.UUID].activated is None
+        assert self.db.getPoolSize() == DB(None).getPoolSize()
 
-    def test_the_dispatcher_goes_on_with_a_testing_reactor(self, ground: Ground) -> None:
-        ground.reactor = testing.Reactor()
-        ground.dispatcher._reactor = ground.reactor
-        ground.dispatcher.activate()
-        ground.reactor.start()
+    def the_dispatcher_goes_on_with_a_testing_reactor(self) -> None:
+        self.reactor = testing.Reactor()
+        self.dispatcher._reactor = self.reactor
+        self.dispatcher.activate()
+        self.reactor.start()
 
         transaction.begin()
-        job = IQueue(ground.root).put(zasync.job.Job(operator.mul, 6, 7))
+        job = IQueue(self.root).put(zasync.job.Job(operator.mul, 6, 7))
         transaction.commit()
         assert job.status == PENDING
-        ground.reactor.wait_for(job)
+        self.reactor.wait_for(job)
 
         assert job.result == 42
-        assert testing.get_poll(ground.dispatcher, 0).utc_timestamp == job.active_end
-        ground.reactor.stop()
-        assert not ground.dispatcher.activated
+        assert testing.get_poll(self.dispatcher, 0).utc_timestamp == job.active_end
+        self.reactor.stop()
+        assert not self.dispatcher.activated

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import zope.component
-from zope.interface.verify import verifyObject
-
 from tests.support.clocks import StandingClock
 from tests.support.queues import (
     FIRST,
@@ -25,6 +23,8 @@ from tests.support.queues import (
     standing_clock,
     view,
 )
+from zope.interface.verify import verifyObject
+
 from zasync.agent import Agent, addMainAgentActivationHandler
 from zasync.failure import Failure
 from zasync.interfaces import (
@@ -386,9 +386,7 @@ def test_a_job_whose_callable_has_ended_is_not_made_new(
 
 
 @pytest.mark.parametrize("method", ["remove", "index", "let_go"])
-def test_what_is_not_held_is_a_lookup_error(
-    agent: Agent, held: list[Any], method: str
-) -> None:
+def test_what_is_not_held_is_a_lookup_error(agent: Agent, held: list[Any], method: str) -> None:
     stranger = numbered(9)
     with pytest.raises(LookupError) as caught:
         getattr(agent, method)(stranger)
@@ -489,9 +487,7 @@ def test_a_completed_job_moves_to_the_completed_ones(agent: Agent, held: list[An
 
 
 @pytest.mark.parametrize("status", [ASSIGNED, ACTIVE, CALLBACKS])
-def test_a_job_that_has_not_completed_stays(
-    agent: Agent, held: list[Any], status: str
-) -> None:
+def test_a_job_that_has_not_completed_stays(agent: Agent, held: list[Any], status: str) -> None:
     held[0]._status = status
     with pytest.raises(BadStatusError, match=status):
         agent.jobCompleted(held[0])

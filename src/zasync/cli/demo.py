@@ -81,31 +81,34 @@ def demo(
     broken on purpose, and one job conflicts on purpose.  After Ctrl-C, --resume finishes the rest.
     """
     console = Console(highlight=False, soft_wrap=True)
-    if resume:
-        if path is not None or files is not None:
-            raise CommandError(
-                "--resume goes on with the files of before: give no --path or --files"
-            )
-        place = continued(directory)
-    else:
-        place = fresh_place(directory)
-    console.print(f"The database of this demo is {place.data}")
+    if resume and (path is not None or files is not None):
+        raise CommandError("--resume goes on with the files of before: give no --path or --files")
+    place = continued(directory) if resume else fresh_place(directory)
+    console.print(f"The database of this demo is {place.data}", markup=False)
     _log_to(place.log, obj["debug"])
     if not resume:
-        paths = corpus.library_files(files) if path is None else corpus.tree_files(path, files)
-        if not paths:
-            raise CommandError(f"there are no files to index in {path or 'the standard library'}")
-        begin(place, paths)
-        console.print(f"Indexing {len(paths)} files, and one that is broken on purpose.")
+        _begin(place, path, files, console)
     with stop_requests() as requests, shared(place.uri, processes) as uri, opened(uri) as db:
         session = _perform(db, uri, place, processes, requests, console)
         if session is not None:
             with connected(db) as connection:
                 _tell(connection, session, place, console)
             return
-    console.print(f"Interrupted.  What was done is kept; the rest waits in {place.directory}")
+    console.print("Interrupted.  What was done is kept, and the rest waits.")
     console.print(f"Finish it:  zasync demo --resume --dir {place.directory}", markup=False)
     raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _begin(place: Place, path: Path | None, files: int | None, console: Console) -> None:
+    """Choose the files, and put the jobs that index them."""
+    if path is None:
+        paths = corpus.library_files(files)
+    else:
+        paths = corpus.tree_files(path, files, place.directory)
+    if not paths:
+        raise CommandError(f"there are no files to index in {path or 'the standard library'}")
+    begin(place, paths)
+    console.print(f"Indexing {len(paths)} files, and one that is broken on purpose.")
 
 
 def _log_to(path: Path, debug: bool) -> None:

@@ -57,10 +57,10 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
         yield InstanceUUID(int=clock.current().uuid4().int)
         return
     try:
-        os.environ[FILE] = str(path)
-        yield instanceuuid.get()
+        with _variable(FILE, path):  # not longer, or what a job starts would have our UUID too
+            uuid = instanceuuid.get()
+        yield uuid
     finally:
-        del os.environ[FILE]
         lock.close()
 
 
@@ -79,15 +79,21 @@ def state_directory(uri: str) -> Path:
 @contextmanager
 def state_in(directory: Path) -> Iterator[None]:
     """Keep the UUIDs of the workers of this process and its children in `directory`."""
-    former = os.environ.get(DIRECTORY)
-    os.environ[DIRECTORY] = str(directory)
+    with _variable(DIRECTORY, directory):
+        yield
+
+
+@contextmanager
+def _variable(name: str, path: Path) -> Iterator[None]:
+    former = os.environ.get(name)
+    os.environ[name] = str(path)
     try:
         yield
     finally:
         if former is None:
-            del os.environ[DIRECTORY]
+            del os.environ[name]
         else:
-            os.environ[DIRECTORY] = former
+            os.environ[name] = former
 
 
 def for_child(environment: MutableMapping[str, str], uri: str, number: int) -> None:

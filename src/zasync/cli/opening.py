@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-import transaction
 
 from zasync.cli.errors import CommandError
 from zasync.foundation import attempts
+from zasync.foundation.attempts import OwnManager
 from zasync.interfaces import KEY
 from zasync.queue import Queue, Queues
 from zasync.storage import close_database, open_database
@@ -42,7 +42,7 @@ def opened(uri: str, **options: Any) -> Iterator[Any]:
 @contextmanager
 def connected(db: Any) -> Iterator[Any]:
     """A connection with a transaction manager of its own; what is left open is aborted."""
-    manager = transaction.TransactionManager(explicit=True)
+    manager = OwnManager()
     connection = db.open(transaction_manager=manager)
     try:
         yield connection

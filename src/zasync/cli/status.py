@@ -89,17 +89,19 @@ def _dispatcher(record: Any) -> Document:
         # Never negative: the clock of another machine may be ahead.
         "ping_age": None if last is None else max(0.0, (clock.now() - last).total_seconds()),
         "agents": [
-            {
-                "name": name,
-                "size": agent.size,
-                "running": agent.running,
-                "held": len(agent),
-                "succeeded": agent.completed.succeeded,
-                "failed": agent.completed.failed,
-            }
-            for name, agent in record.items()
-            if IAgent.providedBy(agent)
+            _agent(name, agent) for name, agent in record.items() if IAgent.providedBy(agent)
         ],
+    }
+
+
+def _agent(name: str, agent: Any) -> Document:
+    return {
+        "name": name,
+        "size": agent.size,
+        "running": agent.running,
+        "held": len(agent),  # with those that wait for others
+        "succeeded": agent.completed.succeeded,
+        "failed": agent.completed.failed,
     }
 
 

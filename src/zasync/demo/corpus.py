@@ -28,14 +28,17 @@ def library_files(limit: int | None) -> list[str]:
     return list(islice(found, DEFAULT_FILES if limit is None else limit))
 
 
-def tree_files(root: Path, limit: int | None) -> list[str]:
-    """All files below `root`, at most `limit`; hidden ones are left out."""
-    return list(islice(_walk(root, frozenset()), limit))
+def tree_files(root: Path, limit: int | None, demo: Path) -> list[str]:
+    """All files below `root`, at most `limit`; hidden ones and those of the `demo` are left out."""
+    return list(islice(_walk(root, frozenset(), demo.resolve()), limit))
 
 
-def _walk(root: Path, without: frozenset[str]) -> Iterator[str]:
+def _walk(root: Path, without: frozenset[str], demo: Path | None = None) -> Iterator[str]:
     """The files below `root`, always in the same order, without following links to directories."""
-    for directory, names, files in os.walk(root.absolute()):
+    for directory, names, files in os.walk(root.resolve()):
+        if Path(directory) == demo:
+            names.clear()
+            continue
         names[:] = sorted(set(names) - without - _NOWHERE)
         names[:] = [name for name in names if not name.startswith(".")]
         for name in sorted(files):

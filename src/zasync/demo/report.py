@@ -91,5 +91,5 @@ def _sample_query(catalog: Catalog) -> tuple[str, ...]:
 def _last_lines(failure: Any) -> str:
     lines = failure.getTraceback().rstrip().splitlines()
     if len(lines) > _TRACEBACK_LINES:
-        lines = ["  ...", *lines[-_TRACEBACK_LINES:]]
+        lines = [lines[0], "  ...", *lines[-_TRACEBACK_LINES:]]
     return "\n".join(lines)

@@ -11,10 +11,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import transaction
-
 from zasync import threadlocal
-from zasync.foundation.attempts import end
+from zasync.foundation.attempts import OwnManager, end
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -75,7 +73,7 @@ class CoroutineLoop:
     def job(self, database_name: str, oid: bytes) -> Any:
         """The job as it is now, for reading, for the code that runs in the loop's thread."""
         if self._connection is None:
-            manager = transaction.TransactionManager(explicit=True)
+            manager = OwnManager()
             self._connection = self._db.open(transaction_manager=manager)
         else:
             end(self._connection.transaction_manager)

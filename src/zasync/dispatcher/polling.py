@@ -10,14 +10,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import transaction
-
 from zasync.dispatcher.history import Key, PollInfo
 from zasync.dispatcher.liveness import Observer
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
 from zasync.foundation import clock
-from zasync.foundation.attempts import end
+from zasync.foundation.attempts import OwnManager, end
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
@@ -53,7 +51,7 @@ class Poller:
     def __init__(self, dispatcher: Any, incarnation: int) -> None:
         self.dispatcher = dispatcher
         self.incarnation = incarnation
-        self.manager = transaction.TransactionManager(explicit=True)
+        self.manager = OwnManager()
         self.connection = dispatcher.db.open(transaction_manager=self.manager)
         self.observer = Observer()
         self.memory = ClaimMemory()

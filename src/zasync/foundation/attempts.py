@@ -7,10 +7,12 @@ For the transactions that hold only our own bookkeeping.  A job's own transactio
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+import transaction
 from transaction.interfaces import NoTransaction
 
 from zasync.foundation import clock
@@ -94,6 +96,21 @@ def committed(
 def _asked(happened: Callable[[], bool], transaction_manager: Any) -> bool:
     """What `happened()` says in a new transaction, once the storage lets us read."""
     return committed(happened, transaction_manager=transaction_manager)
+
+
+class OwnManager(transaction.TransactionManager):  # type: ignore[misc]
+    """An explicit transaction manager for a connection that only zasync uses.
+
+    Explicit ones catch use outside of a transaction and spare looks at the storage between
+    transactions.  Aborting is always allowed, since closing the database does so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(explicit=True)
+
+    def abort(self) -> None:
+        with contextlib.suppress(NoTransaction):
+            super().abort()
 
 
 def begun(function: Callable[[], Result], *, transaction_manager: Any) -> Result:

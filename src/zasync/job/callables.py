@@ -82,10 +82,17 @@ def check_resolvable(names: Names, owner: Any, load_target: Callable[[], Any]) -
         _attribute(owner, names[1])
     elif kind == PARTIAL:
         check_resolvable(names[1], owner, lambda: load_target()[0])
-    else:
+    elif not _class_tells(names):
+        resolve(names, load_target(), owner)
+
+
+def _class_tells(names: Names) -> bool:
+    """Whether the class that `names` has is there, and with the method; else ask the object."""
+    try:
         found = find_global(names[1], names[2])
-        if kind == METHOD and not hasattr(found, names[3]):
-            _attribute(load_target(), names[3])  # made by the object, not by its class
+    except UnresolvableError:  # also of one that pickles by other means than its class
+        return False
+    return names[0] == OBJECT or hasattr(found, names[3])
 
 
 def find_global(module: str, qualname: str) -> Any:

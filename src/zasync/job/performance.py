@@ -955,6 +955,9 @@ def run_late_callback(job: Any, item: Any) -> None:
 
 
 def _manager_of(job: Any) -> Any:
+    home = getattr(job.parent, "_p_jar", None)
+    if job._p_jar is None and home is not None:  # not committed yet, such as one that a claim made
+        home.add(job)
     if job._p_jar is None:
         raise ValueError(
             f"{job!r} is not in a database; put it in a queue, or add it to a stored object and"

@@ -106,12 +106,9 @@ class Queue(Persistent):
         """
         job = as_job(item)
         self._prepare(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
-        now = clock.now_micros()
-        due = None if job._begin_after is None or job._begin_after <= now else job._begin_after
-        if due is None:
-            job._begin_after = now
+        place = self._line_up(job, job._begin_after)
         job.set_deadline()
-        self._admit(job, Move.PUT, self._waiting.add(job, job.quota_names, due))
+        self._admit(job, Move.PUT, place)
         return job
 
     def _prepare(
@@ -144,9 +141,16 @@ class Queue(Persistent):
 
     def reschedule(self, job: Any, due: int) -> None:
         """Put a job that was run back, to be run at `due` (microseconds since 1970)."""
+        Move.RESCHEDULE.check(job)
         job._quota_hold = None
-        job._begin_after = due
-        self._admit(job, Move.RESCHEDULE, self._waiting.add(job, job.quota_names, due))
+        self._admit(job, Move.RESCHEDULE, self._line_up(job, due))
+
+    def _line_up(self, job: Any, due: int | None) -> Place:
+        """A place at the moment `due`; at the end of the line if that is past, or None."""
+        now = clock.now_micros()
+        is_later = due is not None and due > now
+        job._begin_after = due if is_later else now
+        return self._waiting.add(job, job.quota_names, due if is_later else None)
 
     def requeue(self, job: Any, quota_names: tuple[str, ...]) -> None:
         """Move a waiting job to where jobs with these quotas lie."""

@@ -207,7 +207,9 @@ class Waiting(Persistent):
         are passed over, apart from what was put back.
         With `share` (n, of), jobs of other lanes than this share count as ORDER_BOUND younger.
         """
-        return heapq.merge(*self._sequences(due, skip, share), key=_order)
+        for entry in heapq.merge(*self._sequences(due, skip, share), key=_order):
+            if entry.place.kind == RETURNED or skip.isdisjoint(entry.place.quota_names):
+                yield entry
 
     def _sequences(
         self, due: int | None, skip: Set[str], share: tuple[int, int] | None

@@ -265,3 +265,8 @@ def test_a_job_claimed_by_hand_for_the_agent_is_recognised_and_run(site: Site) -
         job = site.commit(claim)
         site.completed(job)
     assert job.result == "by hand"
+
+
+def test_closing_the_database_under_a_dispatcher_is_not_refused(site: Site) -> None:
+    with running(site.db, poll_interval=3600):
+        site.db.close()

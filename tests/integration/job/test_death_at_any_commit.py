@@ -58,9 +58,7 @@ def a_job_with_callbacks(bench: Bench) -> list[Any]:
     job.addCallbacks(Job(book.note, "success"), Job(book.note, "not this")).addCallback(
         Job(book.note, "after the pair")
     )
-    job.addCallback(Job(book.fails, "failing")).addCallbacks(
-        failure=Job(book.note, "handler")
-    )
+    job.addCallback(Job(book.fails, "failing")).addCallbacks(failure=Job(book.note, "handler"))
     return [job]
 
 
@@ -176,7 +174,7 @@ def test_a_death_at_any_commit_loses_and_repeats_nothing(scenario: Scenario, poi
 @pytest.mark.slow
 def test_two_deaths_at_any_commits_lose_and_repeat_nothing(scenario: Scenario) -> None:
     for first in itertools.count():
-        for second in itertools.count():
+        for second in itertools.count(first % 8, 8):  # an eighth of all pairs
             bench = Bench()
             oids = put(bench, scenario)
             fault = bench.storage.fail(AFTER_FINISH, Killed(), skip=first)
@@ -184,7 +182,8 @@ def test_two_deaths_at_any_commits_lose_and_repeat_nothing(scenario: Scenario) -
                 work_until_done(bench)
             except Killed:
                 bench.restart()
-            again = bench.storage.fail((AFTER_FINISH, BEFORE_FINISH)[second % 2], Killed(), skip=second)
+            point = (AFTER_FINISH, BEFORE_FINISH)[second % 2]
+            again = bench.storage.fail(point, Killed(), skip=second)
             try:
                 work_until_done(bench)
             except Killed:
@@ -217,8 +216,9 @@ def test_an_error_of_any_commit_loses_and_repeats_nothing(
         fault = bench.storage.fail(point, error, skip=number)
         try:
             work_until_done(bench)
-        except type(error):  # the commit of the claim, which is the caller's
+        except type(error):  # of the claim's commit, which is the caller's
             bench.manager.abort()
+            bench.restart()
             work_until_done(bench)
         ends_well(bench, scenario, oids)
         bench.close()
@@ -230,9 +230,9 @@ def test_work_that_must_not_run_twice_fails_when_it_is_interrupted(bench: Bench)
     book = ledger(bench)
     job = bench.queue.put(Job(book.note, "job"), retry_policy_factory=NeverRetry)
     job.addCallbacks(failure=Job(book.note, "told"))
-    oids = [job._p_oid] if job._p_oid else []
+    assert bench.agent is not None
     bench.commit()
-    oids = [job._p_oid]
+    oid = job._p_oid
     bench.storage.fail(BEFORE_FINISH, Killed(), skip=1)  # the start is committed, the end is not
 
     with pytest.raises(Killed):
@@ -241,5 +241,5 @@ def test_work_that_must_not_run_twice_fails_when_it_is_interrupted(bench: Bench)
     work_until_done(bench)
 
     bench.begin()
-    assert bench.connection.get(oids[0]).status == COMPLETED
+    assert bench.connection.get(oid).status == COMPLETED
     assert dict(bench.root["ledger"]) == {"told": 1}

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ZODB
-from ZODB.DemoStorage import DemoStorage
-from ZODB.FileStorage import FileStorage
-from ZODB.POSException import ConflictError, ReadConflictError
-
 from tests.support.clocks import StandingClock
 from tests.support.queues import (
     FIRST,
@@ -29,11 +25,16 @@ from tests.support.queues import (
 )
 from tests.support.running import until
 from tests.support.zeo import ZeoServer
+from ZODB.DemoStorage import DemoStorage
+from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError, ReadConflictError
+
 from zasync.interfaces import ACTIVE, ASSIGNED
 from zasync.queue.waiting import LANES, LANES_WITH_QUOTAS
 from zasync.storage import close_database, open_database
 
 Pair = tuple[View, View]
+A_DAY = timedelta(days=1)
 
 
 @pytest.fixture(
@@ -93,18 +94,20 @@ def seen_by_the_second(pair: Pair) -> list[int]:
 # Producers
 
 
-@pytest.mark.parametrize("lane", range(LANES))
 def test_two_who_put_in_the_same_lane_do_not_conflict(
-    pair: Pair, lane: int, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lambda stop: lane)
-    begin(pair)
-    for number, view in enumerate(pair):
-        view.queue.put(numbered(number))
-        view.queue.put(numbered(10 + number), begin_after=standing_clock.move(seconds=1))
-    both_commit(pair)
-    assert seen_by_the_second(pair) == [0, 1, 10, 11]
-    assert len(pair[1].queue) == 4
+    for lane in range(LANES):
+        monkeypatch.setattr(standing_clock.random, "randrange", lambda stop, lane=lane: lane)
+        begin(pair)
+        for number, view in enumerate(pair):
+            view.queue.put(numbered(4 * lane + number))
+            standing_clock.move(seconds=1)
+            later = standing_clock.now() + A_DAY
+            view.queue.put(numbered(4 * lane + number + 2), begin_after=later)
+        both_commit(pair)
+    assert seen_by_the_second(pair) == list(range(4 * LANES))
+    assert len(pair[1].queue) == 4 * LANES
 
 
 def test_two_who_put_jobs_with_a_quota_do_not_conflict(
@@ -400,5 +403,3 @@ def test_extras_for_a_running_job_do_not_conflict_with_its_end(pair: Pair) -> No
     first.commit()
     begin(pair)
     assert dict(job.annotations) == {"seen": True}
-
-

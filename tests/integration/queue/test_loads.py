@@ -8,13 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
 from tests.support.clocks import StandingClock
 from tests.support.queues import View, numbered, numbers
 
-
-def is_last(job: Any) -> bool:
-    return bool(job.args[0] == 199)
+from zasync.queue.waiting import LANES
 
 
 def loaded(jobs: list[Any], there: View) -> list[int]:
@@ -23,6 +20,7 @@ def loaded(jobs: list[Any], there: View) -> list[int]:
 
 
 def put(view: View, count: int, *quota_names: str) -> list[Any]:
+    view.commit()
     jobs = [view.queue.put(numbered(number, *quota_names)) for number in range(count)]
     view.commit()
     return jobs
@@ -87,7 +85,7 @@ def test_the_number_of_reads_does_not_grow_with_the_backlog(
     put(view, 100)
     few = reads(100)
     put(view, 3000)
-    assert reads(3100) <= few + 12
+    assert reads(3100) <= few + 3 * LANES  # the trees are a little deeper
 
 
 def records_written(view: View, act: Callable[[], object]) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import transaction
+from tests.support.clocks import StandingClock
+from tests.support.queues import View, db, open_view, standing_clock, view
 from transaction.interfaces import NoTransaction
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError, ReadConflictError, ReadOnlyError
 
-from tests.support.clocks import StandingClock
-from tests.support.queues import View, db, open_view, standing_clock, view
 from zasync.foundation import attempts
 from zasync.foundation.attempts import Stopped, begun, committed, end, pause, pauses, stop_signal
 
@@ -204,9 +204,7 @@ def test_a_commit_that_took_effect_in_spite_of_its_error_is_not_repeated(
     view: View, count: Callable[..., int], standing_clock: StandingClock, error: Exception
 ) -> None:
     manager = FailingManager(view.manager, [error], lands=True)
-    answer = committed(
-        count, transaction_manager=manager, happened=lambda: view.root["count"] == 1
-    )
+    answer = committed(count, transaction_manager=manager, happened=lambda: view.root["count"] == 1)
     assert answer == 1
     assert stored(view) == 1
 

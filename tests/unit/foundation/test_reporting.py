@@ -7,6 +7,7 @@ import inspect
 import logging
 import operator
 from datetime import UTC, datetime
+from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING
 from typing import Any
 from uuid import UUID
 
@@ -16,52 +17,76 @@ from zasync.failure import Failure
 from zasync.foundation.reporting import Events, events
 from zasync.job import Job
 
-D, I, W, E, C = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
 JOB = Job(operator.mul, 3, 4)
 TEXT = "job 17"
-ERROR = ValueError("what went wrong")
-FAILURE = Failure(ERROR)
+TROUBLE = ValueError("what went wrong")
+FAILURE = Failure(TROUBLE)
 UUID_ = UUID(int=5)
 MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 
 # name, arguments, {log: level}, and what the line must contain
 LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
-    ("storage_trouble", ("commit", ERROR, 2.5), {"events": W}, ["commit", "ValueError", "2.5 s"]),
-    ("job_started", (JOB,), {"trace": D}, ["mul(3, 4)"]),
-    ("job_succeeded", (JOB,), {"trace": I}, ["mul(3, 4)"]),
-    ("job_failed", (JOB, FAILURE, C), {"trace": I, "events": C}, ["what went wrong"]),
-    ("job_retried", (JOB, FAILURE), {"trace": I}, ["mul(3, 4)", "what went wrong"]),
-    ("job_rescheduled", (JOB, MOMENT), {"trace": I}, ["mul(3, 4)", "2026-03-01"]),
-    ("job_lost", (TEXT, ERROR), {"events": E}, ["job 17", "ReassignedError"]),
-    ("job_in_doubt", (TEXT, ERROR), {"events": W}, ["job 17", "ValueError: what went wrong"]),
-    ("job_committed_itself", (JOB,), {"events": W}, ["mul(3, 4)"]),
-    ("job_unresolvable", (JOB, ERROR), {"events": W}, ["mul(3, 4)", "what went wrong"]),
-    ("job_unreadable", ("queue 'x'", ERROR), {"events": E}, ["queue 'x'", "what went wrong"]),
-    ("process_ending_error", (JOB, SystemExit()), {"events": E}, ["mul(3, 4)", "SystemExit"]),
-    ("tear_down_failed", (TEXT,), {"events": C}, ["job 17"]),
-    ("policy_failed", (JOB, ERROR), {"events": C}, ["mul(3, 4)", "what went wrong"]),
-    ("commit_retried_often", (TEXT, 5, FAILURE), {"events": C}, ["job 17", "5 times"]),
-    ("interrupted", (JOB, True), {"events": W}, ["mul(3, 4)", "True"]),
-    ("dispatcher_activated", (UUID_, object()), {"events": I}, [str(UUID_)]),
-    ("dispatcher_deactivated", (UUID_,), {"events": I}, [str(UUID_)]),
-    ("dispatcher_registered", (UUID_, "mail"), {"events": I}, [str(UUID_), "'mail'"]),
-    ("dispatcher_joined", (UUID_, "mail"), {"events": I}, [str(UUID_), "'mail'"]),
-    ("twin_is_alive", (UUID_, "mail"), {"events": E}, [str(UUID_), "'mail'", "ZASYNC_UUID"]),
-    ("former_self_recovered", (UUID_, "mail"), {"events": W}, [str(UUID_), "'mail'"]),
-    ("sibling_is_dead", (UUID_, "mail"), {"events": E}, [str(UUID_), "'mail'"]),
-    ("was_deactivated", (UUID_, "mail"), {"events": C}, [str(UUID_), "'mail'"]),
-    ("poll_failed", (ERROR,), {"events": E}, ["what went wrong"]),
-    ("poll_repeated", (ERROR, 0.25), {"trace": I}, ["what went wrong", "0.25 s"]),
-    ("agent_failed", ("mail", "main", ERROR), {"events": E}, ["'mail'", "'main'", "went wrong"]),
-    ("polled", ({"key": 1},), {"trace": D}, ["{'key': 1}"]),
-    ("queue_installed", ("mail",), {"events": I}, ["'mail'"]),
-    ("agent_installed", ("mail", "main"), {"events": I}, ["'mail'", "'main'"]),
-    ("pool_resized", ("mail", "main", 4), {"trace": I}, ["'mail'", "'main'", "4"]),
-    ("worker_failed", ("mail", "main", ERROR), {"events": E}, ["'mail'", "'main'", "went wrong"]),
-    ("run_failed", (TEXT, ERROR), {"events": E}, ["job 17"]),
-    ("leftover_transaction", (ERROR,), {"events": E}, ["what went wrong"]),
-    ("deactivation_failed", (UUID_, ERROR), {"events": E}, [str(UUID_), "what went wrong"]),
-    ("still_running", (TEXT, 30.0), {"events": W}, ["job 17", "30 s"]),
+    (
+        "storage_trouble",
+        ("commit", TROUBLE, 2.5),
+        {"events": WARNING},
+        ["commit", "ValueError", "2.5 s"],
+    ),
+    ("job_started", (JOB,), {"trace": DEBUG}, ["mul(3, 4)"]),
+    ("job_succeeded", (JOB,), {"trace": INFO}, ["mul(3, 4)"]),
+    (
+        "job_failed",
+        (JOB, FAILURE, CRITICAL),
+        {"trace": INFO, "events": CRITICAL},
+        ["what went wrong"],
+    ),
+    ("job_retried", (JOB, FAILURE), {"trace": INFO}, ["mul(3, 4)", "what went wrong"]),
+    ("job_rescheduled", (JOB, MOMENT), {"trace": INFO}, ["mul(3, 4)", "2026-03-01"]),
+    ("job_lost", (TEXT, TROUBLE), {"events": ERROR}, ["job 17", "ReassignedError"]),
+    (
+        "job_in_doubt",
+        (TEXT, TROUBLE),
+        {"events": WARNING},
+        ["job 17", "ValueError: what went wrong"],
+    ),
+    ("job_committed_itself", (JOB,), {"events": WARNING}, ["mul(3, 4)"]),
+    ("job_unresolvable", (JOB, TROUBLE), {"events": WARNING}, ["mul(3, 4)", "what went wrong"]),
+    ("job_unreadable", ("queue 'x'", TROUBLE), {"events": ERROR}, ["queue 'x'", "what went wrong"]),
+    ("process_ending_error", (JOB, SystemExit()), {"events": ERROR}, ["mul(3, 4)", "SystemExit"]),
+    ("tear_down_failed", (TEXT,), {"events": CRITICAL}, ["job 17"]),
+    ("policy_failed", (JOB, TROUBLE), {"events": CRITICAL}, ["mul(3, 4)", "what went wrong"]),
+    ("commit_retried_often", (TEXT, 5, FAILURE), {"events": CRITICAL}, ["job 17", "5 times"]),
+    ("interrupted", (JOB, True), {"events": WARNING}, ["mul(3, 4)", "True"]),
+    ("dispatcher_activated", (UUID_, object()), {"events": INFO}, [str(UUID_)]),
+    ("dispatcher_deactivated", (UUID_,), {"events": INFO}, [str(UUID_)]),
+    ("dispatcher_registered", (UUID_, "mail"), {"events": INFO}, [str(UUID_), "'mail'"]),
+    ("dispatcher_joined", (UUID_, "mail"), {"events": INFO}, [str(UUID_), "'mail'"]),
+    ("twin_is_alive", (UUID_, "mail"), {"events": ERROR}, [str(UUID_), "'mail'", "ZASYNC_UUID"]),
+    ("former_self_recovered", (UUID_, "mail"), {"events": WARNING}, [str(UUID_), "'mail'"]),
+    ("sibling_is_dead", (UUID_, "mail"), {"events": ERROR}, [str(UUID_), "'mail'"]),
+    ("was_deactivated", (UUID_, "mail"), {"events": CRITICAL}, [str(UUID_), "'mail'"]),
+    ("poll_failed", (TROUBLE,), {"events": ERROR}, ["what went wrong"]),
+    ("poll_repeated", (TROUBLE, 0.25), {"trace": INFO}, ["what went wrong", "0.25 s"]),
+    (
+        "agent_failed",
+        ("mail", "main", TROUBLE),
+        {"events": ERROR},
+        ["'mail'", "'main'", "went wrong"],
+    ),
+    ("polled", ({"key": 1},), {"trace": DEBUG}, ["{'key': 1}"]),
+    ("queue_installed", ("mail",), {"events": INFO}, ["'mail'"]),
+    ("agent_installed", ("mail", "main"), {"events": INFO}, ["'mail'", "'main'"]),
+    ("pool_resized", ("mail", "main", 4), {"trace": INFO}, ["'mail'", "'main'", "4"]),
+    (
+        "worker_failed",
+        ("mail", "main", TROUBLE),
+        {"events": ERROR},
+        ["'mail'", "'main'", "went wrong"],
+    ),
+    ("run_failed", (TEXT, TROUBLE), {"events": ERROR}, ["job 17"]),
+    ("leftover_transaction", (TROUBLE,), {"events": ERROR}, ["what went wrong"]),
+    ("deactivation_failed", (UUID_, TROUBLE), {"events": ERROR}, [str(UUID_), "what went wrong"]),
+    ("still_running", (TEXT, 30.0), {"events": WARNING}, ["job 17", "30 s"]),
 ]
 
 
@@ -109,7 +134,7 @@ def test_what_nobody_reads_is_not_even_described(
 
 @pytest.mark.parametrize(
     ("name", "args"),
-    [(name, args) for name, args, *_ in LINES if any(arg is ERROR for arg in args)],
+    [(name, args) for name, args, *_ in LINES if any(arg is TROUBLE for arg in args)],
 )
 @pytest.mark.parametrize(
     ("error", "shown"),
@@ -124,7 +149,7 @@ def test_no_error_spoils_its_own_report(
     shown: str,
 ) -> None:
     caplog.set_level(logging.DEBUG, "zasync")
-    getattr(events, name)(*[error if arg is ERROR else arg for arg in args])
+    getattr(events, name)(*[error if arg is TROUBLE else arg for arg in args])
     (record,) = caplog.records
     line = record.getMessage()
     assert len(line) < 3000

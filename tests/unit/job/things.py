@@ -136,7 +136,7 @@ class Plain:
         return self.value
 
 
-class PlainList(list[Any]):
+class PlainDict(dict[Any, Any]):
     pass
 
 

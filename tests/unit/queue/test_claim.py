@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 from persistent import Persistent
+from tests.support.clocks import StandingClock
+from tests.support.queues import FIRST, SECOND, View, lane_after_lane, numbers
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import ReadConflictError
 
-from tests.support.clocks import StandingClock
-from tests.support.queues import FIRST, SECOND, View, lane_after_lane, numbered, numbers
 from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, PENDING, TimeoutError
 from zasync.job import Job
 from zasync.queue import ClaimMemory
+from zasync.queue.queue import LOOK_AGAIN
 from zasync.queue.waiting import LANES, ORDER_BOUND
 
 
@@ -190,6 +191,23 @@ def test_a_job_is_claimed_as_soon_as_its_callable_is_there_again(view: View, gon
     sys.modules["module_that_goes"] = module
     try:
         assert view.queue.claim() is gone
+    finally:
+        del sys.modules["module_that_goes"]
+
+
+def test_code_that_is_missing_is_looked_for_again_after_some_seconds(
+    view: View, gone: Job, standing_clock: StandingClock
+) -> None:
+    memory = ClaimMemory()
+    assert gone not in list(view.queue.claims(memory=memory))
+    module = types.ModuleType("module_that_goes")
+    exec("def work(): pass", module.__dict__)
+    sys.modules["module_that_goes"] = module
+    try:
+        standing_clock.move(seconds=LOOK_AGAIN - 0.1)
+        assert list(view.queue.claims(memory=memory)) == []
+        standing_clock.move(seconds=0.1)
+        assert list(view.queue.claims(memory=memory)) == [gone]
     finally:
         del sys.modules["module_that_goes"]
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import zope.component
 from persistent import Persistent
-from zope.interface.verify import verifyObject
-
 from tests.support.clocks import StandingClock
 from tests.support.queues import FIRST, View, numbered, numbers
+from zope.interface.verify import verifyObject
+
 from zasync.interfaces import (
     IUUID,
     NEW,
@@ -349,7 +349,7 @@ def test_a_clock_that_goes_back_neither_hides_nor_reorders_jobs_of_one_connectio
 
 
 def test_only_queues_go_into_queues(view: View) -> None:
-    with pytest.raises(ValueError, match="^value must be IQueue$"):
+    with pytest.raises(ValueError, match=r"^value must be IQueue$"):
         view.queues["other"] = object()
     assert list(view.queues) == [""]
 
@@ -387,3 +387,26 @@ def test_queues_are_a_mapping() -> None:
     with pytest.raises(KeyError):
         del queues["three"]
     assert queues
+
+
+# Jobs that are to run again
+
+
+def test_a_job_rescheduled_for_a_moment_that_is_past_goes_to_the_end_of_the_line(
+    view: View, standing_clock: StandingClock
+) -> None:
+    view.put(1, 2, 3)
+    job = view.queue.claim()
+    view.queue.reschedule(job, 0)
+    assert numbers(view.queue) == [2, 3, 1]
+    assert job.begin_after == standing_clock.now()
+    assert (job.status, job.parent) == (PENDING, view.queue)
+
+
+def test_a_waiting_job_cannot_be_rescheduled(view: View) -> None:
+    (job,) = view.put(1)
+    before = job.begin_after
+    with pytest.raises(BadStatusError, match="pending-status"):
+        view.queue.reschedule(job, 2**50)
+    assert job.begin_after == before
+    assert len(view.queue) == len(list(view.queue)) == 1

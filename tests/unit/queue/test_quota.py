@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from zope.interface.verify import verifyObject
-
 from tests.support.clocks import StandingClock
 from tests.support.queues import View, numbered, numbers
+from zope.interface.verify import verifyObject
+
 from zasync.interfaces import (
     ACTIVE,
     CALLBACKS,
@@ -281,9 +281,7 @@ def test_a_job_put_back_keeps_its_place_and_is_claimed_again(view: View, quota: 
     assert view.queue.claim() is None
 
 
-def test_a_job_put_back_waits_where_the_quota_has_no_place_for_it(
-    view: View, quota: Quota
-) -> None:
+def test_a_job_put_back_waits_where_the_quota_has_no_place_for_it(view: View, quota: Quota) -> None:
     quota.size = 2
     first, second, third = put(view, 1, 2, 3)
     view.queue.claim(), view.queue.claim()

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pytest
 import zope.component
+from tests.support.clocks import StandingClock
+from tests.support.queues import FIRST, SECOND, THIRD, View, numbered, numbers
 from zope.interface.interfaces import IObjectEvent
 from zope.interface.verify import verifyObject
 
-from tests.support.clocks import StandingClock
-from tests.support.queues import FIRST, SECOND, THIRD, View, numbered, numbers
 from zasync.agent import Agent
 from zasync.failure import Failure
 from zasync.interfaces import (
@@ -527,5 +527,5 @@ def test_a_job_whose_class_is_missing_is_left_and_does_not_stop_the_recovery(
     view.begin()
     assert list(record["main"]) == [jobs[1]]
     record.activate()
-    assert list(view.queue)[0] is jobs[1]
+    assert view.queue[0] is jobs[1]
     assert len(record["main"]) == 0

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The application whose jobs the command line runs in these tests; copied to where it is called.
+
+What it does outside of the database it writes to files, so that a test can see how often.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+from zasync import local
+
+_tick = threading.Event()  # never set: waiting for it lets others run
+
+
+def add(first: int, second: int = 0) -> int:
+    return first + second
+
+
+def fail() -> None:
+    raise ValueError("no words for it")
+
+
+def thing() -> object:
+    return complex(1, 2)
+
+
+def note_process(name: str) -> int:
+    """Note in a file that, and in which process, this was done."""
+    with open(name, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return os.getpid()
+
+
+def hold(name: str, seconds: float = 60) -> str:
+    """Note that this has begun, and end when the file `name`.go is there."""
+    note_process(name)
+    go = Path(f"{name}.go")
+    for _ in range(int(seconds / 0.01)):
+        if go.exists():
+            return "let go"
+        _tick.wait(0.01)
+    raise AssertionError(f"nobody made {go}")
+
+
+def count(number: int) -> None:
+    """Note in the database that this was done for `number`."""
+    local.getJob()._p_jar.root()["ledger"][number].change(1)
