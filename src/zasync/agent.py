@@ -140,6 +140,8 @@ class Agent(Persistent):
             return
         for job in self._choices(memory):
             self._hold(job)
+            # The other way round: a deactivation that does not see this claim conflicts with it.
+            record.last_ping.touch()
             yield job
             room -= 1
             if room <= 0:
@@ -239,6 +241,10 @@ class Agent(Persistent):
     def held(self) -> list[tuple[int, Any]]:
         """Number of the claim and job, of those that count against `size`; loads none."""
         return list(self._running.items(min=0))
+
+    def held_at(self, place: int) -> Any:
+        """The job claimed under the number `place`."""
+        return self._running[place]
 
     def take(self, place: int) -> Any:
         """Take out and answer the job claimed under the number `place`, as it is."""

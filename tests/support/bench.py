@@ -112,6 +112,7 @@ class Bench:
         count = 0
         while True:
             self.begin()
+            self.record.ping()
             job = self.agent.claimJob()
             if job is None:
                 self.manager.abort()

@@ -16,13 +16,13 @@ from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
 from zasync.foundation import clock
 from zasync.foundation.attempts import OwnManager, end
-from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
 from zasync.job import performance
 from zasync.job.performance import Ending
-from zasync.queue import ClaimMemory
+from zasync.queue import ClaimMemory, hand_back_one
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
 RETRY_TWIN = 60.0  # seconds between two complaints about a twin
@@ -192,11 +192,11 @@ class Poller:
                     plan.tidied.append((pool, tracked))
                 continue
             tracked.looked_at = tracked.outcome is not None
-            if tracked.outcome is not None and tracked.outcome.ending is not Ending.STOPPED:
+            if tracked.outcome is not None:
                 self._tidy_one(agent, tracked, plan)
                 plan.tidied.append((pool, tracked))
         for job in agent.awaiting():
-            if job.status == COMPLETED:
+            if why_unreadable(job) is None and job.status == COMPLETED:
                 agent.jobCompleted(job)
 
     def _tidy_one(self, agent: Any, tracked: Tracked, plan: Plan) -> None:
@@ -209,6 +209,9 @@ class Poller:
             plan.urgent = True
         elif outcome.ending in (Ending.WAITING, Ending.CALLBACKS):
             agent.await_others(tracked.place)
+        elif outcome.ending is Ending.STOPPED:  # it has not come to an end, here and now
+            hand_back_one(agent.held_at(tracked.place), agent, agent.queue)
+            plan.urgent = True
 
     def _recognise(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """See to jobs that the agent holds and this process does not know of.
@@ -217,7 +220,7 @@ class Poller:
         """
         known = {(tracked.place, tracked.key[0]) for tracked in pool.tracked.values()}
         for place, job in agent.held():
-            if (place, integer_oid(job)) in known:
+            if (place, integer_oid(job)) in known or why_unreadable(job) is not None:
                 continue
             if job.status == ASSIGNED:
                 job.start(clock.current().token())

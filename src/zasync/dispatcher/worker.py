@@ -35,9 +35,14 @@ class Worker:
 
     def _perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
-        run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
-        self.infos.update(tracked.key, thread=threading.get_ident(), started=clock.now())
-        self._settle(tracked, run, self._guarded(run, performance.perform))
+        try:
+            run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
+            self.infos.update(tracked.key, thread=threading.get_ident(), started=clock.now())
+            self._settle(tracked, run, self._guarded(run, performance.perform))
+        except BaseException:
+            # Whatever this is, the job must not lie in its place for ever: it is handed back.
+            self.pool.settled(tracked, Outcome(Ending.STOPPED))
+            raise
 
     def _guarded(self, run: Run, step: Any) -> Outcome:
         """Do `step(run)`; what would end the process ends the job instead."""
@@ -109,12 +114,19 @@ class Worker:
     def _resume(
         self, key: Any, run: Run, value: Any, error: BaseException | None, connection: Any
     ) -> None:
-        run = dataclasses.replace(run, job=_load(connection, key), begun=True)
-        outcome = self._guarded(run, lambda run: performance.resume(run, value, error))
         tracked = self.pool.tracked.get(key)
-        if tracked is not None and tracked.token == run.token:
-            self._settle(tracked, run, outcome)
-        else:  # a callback: its parent, if that is done now, waits with its agent
+        if tracked is not None and tracked.token != run.token:
+            tracked = None
+        try:
+            run = dataclasses.replace(run, job=_load(connection, key), begun=True)
+            outcome = self._guarded(run, lambda run: performance.resume(run, value, error))
+            if tracked is not None:
+                self._settle(tracked, run, outcome)
+        except BaseException:
+            if tracked is not None:
+                self.pool.settled(tracked, Outcome(Ending.STOPPED))
+            raise
+        if tracked is None:  # a callback: its parent, if that is done now, waits with its agent
             self.dispatcher.wake()
 
 

@@ -98,7 +98,7 @@ def _asked(happened: Callable[[], bool], transaction_manager: Any) -> bool:
     return committed(happened, transaction_manager=transaction_manager)
 
 
-class OwnManager(transaction.TransactionManager):  # type: ignore[misc]
+class OwnManager(transaction.TransactionManager):
     """An explicit transaction manager for a connection that only zasync uses.
 
     Explicit ones catch use outside of a transaction and spare looks at the storage between

@@ -154,7 +154,8 @@ def _global_name(callable: Any) -> tuple[str, str] | None:
     if isinstance(callable, types.MethodType) and not of_class:
         return None
     if isinstance(callable, _BOUND) and of_class:  # if the class can be found by name
-        module, qualname = callable.__self__.__module__, callable.__self__.__qualname__
+        owner: Any = callable.__self__
+        module, qualname = owner.__module__, owner.__qualname__
         qualname = f"{qualname}.{callable.__name__}"
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return None

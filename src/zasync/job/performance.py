@@ -809,7 +809,7 @@ class ByHand:
             manager = transaction.TransactionManager()
             connection = database.open(transaction_manager=manager)
             try:
-                job = connection.get(oid)
+                job = committed(lambda: connection.get(oid), transaction_manager=manager)
                 outcome = resume(dataclasses.replace(run, job=job), value)
                 keep_books(job, outcome)
             finally:
@@ -827,7 +827,7 @@ def run_by_hand(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """
     manager = _manager_of(job)
     Move.START.check(job)
-    job.callable  # noqa: B018 - raises UnresolvableError before anything is marked
+    job.check_resolvable()  # before anything is marked
     token = clock.current().token()
     job.start(token)
     run = Run(job, token, ByHand(), args, kwargs)

@@ -7,7 +7,7 @@ This is the public address of the stored classes, whatever file they lie in.
 from zasync.queue.broadcast import Broadcast, BroadcastQueue, OnlyThere
 from zasync.queue.queue import ClaimMemory, Queue, Queues, getDefaultQueue
 from zasync.queue.quota import Quota, Quotas
-from zasync.queue.registration import DispatcherAgents, Dispatchers, LastPing
+from zasync.queue.registration import DispatcherAgents, Dispatchers, LastPing, hand_back_one
 from zasync.queue.waiting import Line, Waiting
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Quotas",
     "Waiting",
     "getDefaultQueue",
+    "hand_back_one",
 ]
 
 _stored: list[type] = [Queue, Queues, Quota, Quotas, DispatcherAgents, Dispatchers, LastPing]

@@ -44,6 +44,7 @@ from zasync.queue.waiting import LATER, Entry, Place, Waiting
 
 Filter = Callable[[Any], Any]
 
+REPORTED_AT_MOST = 10_000  # jobs of which is known that they were reported
 LOOK_AGAIN = 5.0  # seconds until code that was not there is looked for again
 
 claimer: ContextVar[UUID | None] = ContextVar("claimer", default=None)
@@ -69,6 +70,8 @@ class ClaimMemory:
         """Log a job that cannot be run here, or not even be read, but only once."""
         if place in self.reported:
             return
+        if len(self.reported) >= REPORTED_AT_MOST:
+            self.reported.clear()
         self.reported.add(place)
         if isinstance(error, UnresolvableError):
             events.job_unresolvable(job, error)
@@ -211,13 +214,17 @@ class Queue(Persistent):
         share = None if uuid is None else self.dispatchers.share_of(uuid)
         for entry in self._waiting.entries(due=now, skip=full, share=share):
             job = entry.job
-            if not self._can_be_run(entry, uuid, memory) or not _is_due(entry, now):
+            if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):
                 continue
-            if filter and not self._passes(filter, entry, memory):
+            expired = job._deadline is not None and job._deadline < now
+            has_code = self._has_code(entry, memory)
+            if has_code and filter and not self._passes(filter, entry, memory):
                 continue
-            if job._deadline is not None and job._deadline < now:
+            if expired:  # whether its code is here or not: nobody will call it
                 self._take_out(job)
                 yield self._failing(job)
+                continue
+            if not has_code:
                 continue
             without_place = self.quotas.without_place(entry.place.quota_names, job)
             if without_place:
@@ -227,16 +234,19 @@ class Queue(Persistent):
             self.quotas.take_places(job)
             yield job
 
-    def _can_be_run(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
-        """Whether this process has the job's code, and the job is not meant for another."""
+    def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
+        """Whether the job can be read here, and is not meant for another dispatcher."""
         job = entry.job
         unreadable = why_unreadable(job)
         if unreadable is not None:
             memory.report_once(entry.place, job, unreadable)
             return False
+        return job._only_for is None or (uuid is not None and job._only_for == uuid.int)
+
+    def _has_code(self, entry: Entry, memory: ClaimMemory) -> bool:
+        """Whether the job's callable is to be found in this process."""
+        job = entry.job
         try:
-            if job._only_for is not None and (uuid is None or job._only_for != uuid.int):
-                return False
             if not memory.may_look_for(job.code):
                 return False
             job.check_resolvable()

@@ -48,6 +48,10 @@ class LastPing(Persistent):
 
     value: datetime | None = None
 
+    def touch(self) -> None:
+        """Be written, so that whoever else writes this at the same time conflicts."""
+        self._p_changed = True
+
 
 @zope.interface.implementer(IDispatcherAgents)
 class DispatcherAgents(ReadMapping):
@@ -141,6 +145,7 @@ class DispatcherAgents(ReadMapping):
             raise ValueError("UUID is not activated in this queue", self.UUID)
         self.activated = None
         self.incarnation = None
+        self.last_ping.touch()  # a claim that we do not see yet must not be committed with this
         self._hand_back_all()
         self.parent.dispatcher_left(self.UUID)
         zope.event.notify(DispatcherDeactivated(self))
@@ -151,29 +156,34 @@ class DispatcherAgents(ReadMapping):
 
 
 def hand_back(agent: Any, queue: Any) -> None:
-    """Take all jobs out of `agent`, so that they keep their order, and see to each of them.
+    """Take all jobs out of `agent`, so that they keep their order, and see to each of them."""
+    for job in reversed(list(agent)):
+        hand_back_one(job, agent, queue)
+
+
+def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
+    """Take `job` out of `agent`, and do with it what its status asks for.
 
     One that cannot be read in this process is left until one comes that can.
     """
-    for job in reversed(list(agent)):
-        error = why_unreadable(job)
-        if error is not None:
-            events.job_unreadable(f"agent {agent.name!r} of queue {queue.name!r}", error)
-            continue
-        if job.status == COMPLETED:
-            agent.jobCompleted(job)
-            continue
-        agent.let_go(job)
-        job.parent = queue
-        if job.status == ASSIGNED:
-            queue.putBack(job)
-        elif job.status == ACTIVE and job._again is not None:
-            performance.put_again(job, queue)
-        elif job.status == ACTIVE:
-            job._token = None  # whatever still runs it commits nothing more
-            performance.put_resumption(queue, job.handleInterrupt)
-        elif job.status == CALLBACKS:
-            performance.put_resumption(queue, job.resumeCallbacks)
+    error = why_unreadable(job)
+    if error is not None:
+        events.job_unreadable(f"agent {agent.name!r} of queue {queue.name!r}", error)
+        return
+    if job.status == COMPLETED:
+        agent.jobCompleted(job)
+        return
+    agent.let_go(job)
+    job.parent = queue
+    if job.status == ASSIGNED:
+        queue.putBack(job)
+    elif job.status == ACTIVE and job._again is not None:
+        performance.put_again(job, queue)
+    elif job.status == ACTIVE:
+        job._token = None  # whatever still runs it commits nothing more
+        performance.put_resumption(queue, job.handleInterrupt)
+    elif job.status == CALLBACKS:
+        performance.put_resumption(queue, job.resumeCallbacks)
 
 
 @zope.interface.implementer(IDispatchers)
@@ -209,7 +219,8 @@ class Dispatchers(ReadMapping):
     def ping(self, uuid: UUID, is_dead: IsDead | None = None) -> None:
         """Say that `uuid` lives, if it is time to, and deactivate its next sibling if dead.
 
-        `is_dead(record)` is how a running dispatcher judges; by default the record's own `dead`.
+        A running dispatcher gives `is_dead(record)`, with which it judges all its siblings; by
+        default it is the record's own `dead`.
         """
         record: DispatcherAgents = self[uuid]
         now = clock.now()
@@ -219,16 +230,17 @@ class Dispatchers(ReadMapping):
         last = record.last_ping.value
         if last is None or not timedelta() <= now - last < record.ping_interval:
             record.ping()
-        sibling = self._next_active(record.UUID)
-        if sibling is not None and (is_dead or _looks_dead)(sibling):
-            events.sibling_is_dead(sibling.UUID, self.parent.name)
-            sibling.deactivate()
+        siblings = self._active_after(record.UUID)
+        for sibling in siblings[:1] if is_dead is None else siblings:
+            if (is_dead or _looks_dead)(sibling):
+                events.sibling_is_dead(sibling.UUID, self.parent.name)
+                sibling.deactivate()
 
-    def _next_active(self, uuid: UUID) -> DispatcherAgents | None:
-        """The next activated dispatcher after `uuid` in the ring of all, or None."""
-        later = [record for key, record in self.items() if key > uuid and record.activated]
-        earlier = [record for key, record in self.items() if key < uuid and record.activated]
-        return next(iter([*later, *earlier]), None)
+    def _active_after(self, uuid: UUID) -> list[DispatcherAgents]:
+        """The other activated dispatchers, in the order of the ring, from the next one on."""
+        active = [(key, record) for key, record in self.items() if record.activated]
+        later = [record for key, record in active if key > uuid]
+        return later + [record for key, record in active if key < uuid]
 
     def share_of(self, uuid: UUID) -> tuple[int, int] | None:
         """Which of how many activated dispatchers `uuid` is; None if it is the only one."""

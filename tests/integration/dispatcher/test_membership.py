@@ -270,3 +270,37 @@ def test_a_job_claimed_by_hand_for_the_agent_is_recognised_and_run(site: Site) -
 def test_closing_the_database_under_a_dispatcher_is_not_refused(site: Site) -> None:
     with running(site.db, poll_interval=3600):
         site.db.close()
+
+
+def test_several_dead_dispatchers_are_found_together(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = [Runner(site.db, poll_interval=0.05).start() for _ in range(3)]
+    for runner in dead:
+        short_lived(site, runner, seconds=0.5)
+        runner.vanish()
+    with running(site.db, poll_interval=0.05) as alive:
+        site.until(
+            lambda: sum(1 for r in site.queue.dispatchers.values() if r.activated) == 1,
+            "the end of all three",
+        )
+        assert site.queue.dispatchers[alive.uuid].activated
+    for runner in dead:
+        pop(runner.uuid)
+
+
+def test_a_run_that_cannot_be_settled_is_handed_back_and_costs_no_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zasync.dispatcher import worker
+
+    def cannot_load(connection: Any, key: Any) -> Any:
+        monkeypatch.undo()
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr(worker, "_load", cannot_load)
+    with running(site.db, size=1, poll_interval=0.05):
+        job = site.put(jobs.count_up)
+        site.completed(job)
+    assert job.result == 1
+    assert job.getRetryPolicy().data["interruptions"] == 1

@@ -240,7 +240,9 @@ def test_a_job_without_its_code_stays_visible_and_can_be_written(
         seen.failure_log_level = 10
         seen.annotations["note"] = "written"
 
+    bench.open()
     assert bench.work() == 0
+    job = bench.connection.get(job._p_oid)
     assert job.failure_log_level == 10
     assert job.annotations["note"] == "written"
     bench.begin()

@@ -387,6 +387,7 @@ def test_quota_names_of_a_pending_job_must_be_known_at_once(bench: Bench) -> Non
     with pytest.raises(ValueError, match="unknown quota name"):
         job.quota_names = ["other"]
     assert job.quota_names == ("catalog",)
+    bench.commit()
 
     bench.work()
     with pytest.raises(BadStatusError, match="quota_names"):
@@ -529,7 +530,7 @@ def test_a_local_factory_is_refused_at_once(bench: Bench) -> None:
 
 def test_repr_gives_class_oid_database_and_call(bench: Bench) -> None:
     counter = bench.keep(Counter())
-    job = bench.stored(things.keyed, 1, "a", counter, key=b"b", password="secret")
+    job = bench.stored(things.keyed, 1, "a", counter, code=b"b", password="secret")
     number = int.from_bytes(counter._p_oid, "big")
 
     text = repr(job)
@@ -537,7 +538,7 @@ def test_repr_gives_class_oid_database_and_call(bench: Bench) -> None:
     assert f"<zasync.job.Job (oid {job.oid}, db 'unnamed')" in text
     assert "things.keyed(1, 'a', " in text
     assert f"Counter (oid {number}, db 'unnamed')" in text
-    assert "key=b'b'" in text
+    assert "code=b'b'" in text
     assert "secret" not in text
     assert "not stored" in repr(Job(multiply))
 
