@@ -18,7 +18,9 @@ FULLY_COVERED := \
 	src/zasync/queue/waiting.py \
 	src/zasync/queue/quota.py \
 	src/zasync/queue/queue.py \
-	src/zasync/agent.py
+	src/zasync/queue/registration.py \
+	src/zasync/agent.py \
+	src/zasync/foundation/errors.py
 
 # An environment that was broken off halfway has no pip; then it is made again.
 MAKE_VENV := $(RUN) pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
@@ -30,7 +32,7 @@ DEV := $(VENV)/.installed-dev
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit covered docs format
+.PHONY: help demo test lint types layers unit covered docs bench format
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
 
@@ -43,6 +45,7 @@ help:
 	@echo "make layers            import-linter"
 	@echo "make unit [ARGS=...]   pytest with branch coverage"
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
+	@echo "make bench             what a job costs, and how soon it starts"
 	@echo "make docs              the documentation, into docs/_build/html"
 
 demo: $(CORE)
@@ -67,6 +70,9 @@ unit: $(DEV)
 covered: $(DEV)
 	@ls $(FULLY_COVERED) >/dev/null
 	$(RUN) coverage report --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(FULLY_COVERED)))
+
+bench: $(DEV)
+	$(RUN) benchmarks
 
 docs: $(DEV)
 	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html

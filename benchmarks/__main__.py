@@ -20,13 +20,11 @@ def main() -> None:
 
 
 def costs() -> Table:
-    table = Table(title="what a plain job costs after its put (bytes and records with the put)")
+    table = Table(title="what a plain job costs")
     for heading in ("job", "commits", "records", "bytes"):
         table.add_column(heading, justify="left" if heading == "job" else "right")
     for cost in (counting.one_at_a_time(), counting.backlog()):
-        table.add_row(
-            cost.what, f"{cost.commits:.2f}", f"{cost.records:.2f}", f"{cost.bytes:.0f}"
-        )
+        table.add_row(cost.what, f"{cost.commits:.2f}", f"{cost.records:.2f}", f"{cost.bytes:.0f}")
     return table
 
 

@@ -88,7 +88,11 @@ def records_of_a_plain_job() -> int:
 
 
 def _cost(
-    what: str, before: tuple[int, ...], after: tuple[int, ...], jobs: int, commits_of_others: int = 0
+    what: str,
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+    jobs: int,
+    commits_of_others: int = 0,
 ) -> Cost:
     commits, records, size = (late - early for early, late in zip(before, after, strict=True))
     return Cost(what, (commits - commits_of_others) / jobs, records / jobs, size / jobs)

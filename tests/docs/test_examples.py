@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.docs.pages import PAGES, ROOT, Page
 
+from tests.docs.pages import PAGES, ROOT, Page
 from zasync.dispatcher import registry
 from zasync.foundation import platform
 from zasync.testing import tear_down_dispatcher

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.docs.pages import PAGES, ROOT
 
 README = ROOT / "README.md"

@@ -20,6 +20,20 @@ from zasync.queue import Queue, Queues
 UUID = uuid.UUID(int=26)
 
 
+class Another:
+    """A connection with a transaction manager of its own."""
+
+    def __init__(self, db: Any) -> None:
+        self._manager = transaction.TransactionManager()
+        self.connection = db.open(transaction_manager=self._manager)
+        self.begin, self.commit = self._manager.begin, self._manager.commit
+        self.begin()
+
+    def close(self) -> None:
+        self._manager.abort()
+        self.connection.close()
+
+
 class Bench:
     """Sees its database through one connection; `restart` opens another, as a new process does."""
 
@@ -101,6 +115,10 @@ class Bench:
         finally:
             manager.abort()
             connection.close()
+
+    def open_another(self) -> Another:
+        """A second connection, which sees what was committed until now."""
+        return Another(self.db)
 
     def seen(self, thing: Any, look: Callable[[Any], Any]) -> Any:
         """What `look` says about `thing`, as another connection sees it."""

@@ -13,9 +13,9 @@ import pytest
 import transaction
 import ZODB
 import zope.component
-from tests.support.clocks import StandingClock
 from ZODB.DemoStorage import DemoStorage
 
+from tests.support.clocks import StandingClock
 from zasync.agent import Agent
 from zasync.foundation import clock
 from zasync.interfaces import KEY

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import zope.component
+from zope.interface.verify import verifyObject
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import (
     FIRST,
@@ -23,8 +25,6 @@ from tests.support.queues import (
     standing_clock,
     view,
 )
-from zope.interface.verify import verifyObject
-
 from zasync.agent import Agent, addMainAgentActivationHandler
 from zasync.failure import Failure
 from zasync.interfaces import (

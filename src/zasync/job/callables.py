@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from zasync.interfaces import NotStorableError, UnresolvableError
 Names = tuple[Any, ...]
 
 GLOBAL = "global"  # (GLOBAL, module, qualified name)
+PROGRAM = "program"  # (PROGRAM, qualified name, file of the program): of the module __main__
 METHOD = "method"  # (METHOD, module and qualified name of the target's class, method name)
 OWN = "own"  # (OWN, method name): a method of the job itself
 OBJECT = "object"  # (OBJECT, module and qualified name of the target's class)
@@ -43,7 +45,10 @@ def describe(callable: Any, owner: Any = None) -> tuple[Names, Any]:
         return (PARTIAL, names), (target, callable.args, callable.keywords)
     name = _global_name(callable)
     if name is not None:
-        return (GLOBAL, *name), None
+        module, qualname = name
+        if module == "__main__":
+            return (PROGRAM, qualname, program()), None
+        return (GLOBAL, module, qualname), None
     bound_to = _bound_to(callable)
     if bound_to is not None:
         target, method = bound_to
@@ -59,8 +64,8 @@ builtin_callable = callable
 def resolve(names: Names, target: Any, owner: Any = None) -> Callable[..., Any]:
     """Answer the callable of `describe`.  UnresolvableError if this process has no such code."""
     kind = names[0]
-    if kind == GLOBAL:
-        return find_global(names[1], names[2])  # type: ignore[no-any-return]
+    if kind in (GLOBAL, PROGRAM):
+        return _find(names)  # type: ignore[no-any-return]
     if kind == OWN:
         return _attribute(owner, names[1])
     if kind == PARTIAL:
@@ -76,8 +81,8 @@ def resolve(names: Names, target: Any, owner: Any = None) -> Callable[..., Any]:
 def check_resolvable(names: Names, owner: Any, load_target: Callable[[], Any]) -> None:
     """UnresolvableError if `resolve` would raise it; loads the target only if it must."""
     kind = names[0]
-    if kind == GLOBAL:
-        find_global(names[1], names[2])
+    if kind in (GLOBAL, PROGRAM):
+        _find(names)
     elif kind == OWN:
         _attribute(owner, names[1])
     elif kind == PARTIAL:
@@ -93,6 +98,24 @@ def _class_tells(names: Names) -> bool:
     except UnresolvableError:  # also of one that pickles by other means than its class
         return False
     return names[0] == OBJECT or hasattr(found, names[3])
+
+
+def program() -> str:
+    """The file of the program that runs; '' in an interactive session."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return os.path.abspath(file) if file else ""
+
+
+def _find(names: Names) -> Any:
+    """What a function or class is named after, by the kind of its name."""
+    if names[0] == GLOBAL:
+        return find_global(names[1], names[2])
+    if names[2] != program():
+        raise UnresolvableError(
+            f"{names[1]} is of the program {names[2] or 'of an interactive session'}, and no other"
+            " process can find it there; define it in a module that can be imported"
+        )
+    return find_global("__main__", names[1])
 
 
 def find_global(module: str, qualname: str) -> Any:
@@ -113,6 +136,8 @@ def title(names: Names) -> str:
     """The callable for people, without loading or importing anything."""
     if names[0] == GLOBAL:
         return ".".join(names[1:])
+    if names[0] == PROGRAM:
+        return f"__main__.{names[1]}"
     if names[0] == OWN:
         return f"self.{names[1]}"
     if names[0] == PARTIAL:

@@ -340,6 +340,7 @@ def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
     if is_awaitable(value):
         return _suspend(run, value, again)
     if IJob.providedBy(value):
+        values.check_storable(f"the job that {job.callable_name} answers", value, run.connection)
         outcome = _wait_for(job, value)
     else:
         if not values.is_plain(value) and not isinstance(value, Failure):

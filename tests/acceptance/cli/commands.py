@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import transaction
-from tests.support.running import until
 
+from tests.support.running import until
 from zasync.storage import close_database, open_database
 
 SECONDS = 60

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.support.zeo import ZeoServer
 
+from tests.support.zeo import ZeoServer
 from zasync.interfaces import KEY
 
 from .commands import Desk, root_of

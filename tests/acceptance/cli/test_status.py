@@ -5,8 +5,8 @@ import json
 from datetime import datetime
 
 import pytest
-from tests.support.running import until
 
+from tests.support.running import until
 from zasync.interfaces import KEY
 
 from .commands import Desk, root_of

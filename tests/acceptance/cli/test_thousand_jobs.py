@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from BTrees.IOBTree import IOBTree
 from BTrees.Length import Length
+
 from tests.support.running import until
 from tests.support.zeo import ZeoServer
-
 from zasync.cli.opening import look
 from zasync.cli.status import survey
 from zasync.interfaces import KEY

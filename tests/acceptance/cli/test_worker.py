@@ -6,9 +6,9 @@ import signal
 from collections import Counter
 
 import pytest
+
 from tests.support.processes import wait_for_the_end_of
 from tests.support.running import until
-
 from zasync.interfaces import COMPLETED, KEY, PENDING
 from zasync.queue import Queue
 

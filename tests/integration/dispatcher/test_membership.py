@@ -39,7 +39,7 @@ def test_a_dispatcher_registers_and_activates_itself_in_each_queue(db: Any) -> N
             record = queue.dispatchers[runner.uuid]
             assert record.activated
             assert record.last_ping.value is not None
-            assert record.UUID == runner.uuid
+            assert runner.uuid == record.UUID
     for queue in site.sees(site.queues.values):
         assert queue.dispatchers[runner.uuid].activated is None
     site.close()

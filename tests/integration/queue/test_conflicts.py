@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 import ZODB
+from ZODB.DemoStorage import DemoStorage
+from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import (
     FIRST,
@@ -25,10 +29,6 @@ from tests.support.queues import (
 )
 from tests.support.running import until
 from tests.support.zeo import ZeoServer
-from ZODB.DemoStorage import DemoStorage
-from ZODB.FileStorage import FileStorage
-from ZODB.POSException import ConflictError
-
 from zasync.interfaces import ACTIVE, ASSIGNED
 from zasync.queue.waiting import LANES, LANES_WITH_QUOTAS
 from zasync.storage import close_database, open_database

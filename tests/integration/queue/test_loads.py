@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import View, numbered, numbers
-
 from zasync.queue.waiting import LANES
 
 

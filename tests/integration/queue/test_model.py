@@ -10,10 +10,10 @@ import ZODB
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.support.clocks import StandingClock
-from tests.support.queues import View, install_queue, numbered, numbers
 from ZODB.DemoStorage import DemoStorage
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import View, install_queue, numbered, numbers
 from zasync.foundation import clock
 from zasync.interfaces import NEW, PENDING
 

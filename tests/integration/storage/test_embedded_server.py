@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from ZODB.blob import Blob
+
 from tests.support.databases import HOLD
 from tests.support.processes import other_process, wait_for_the_end_of
 from tests.support.zeo import ZeoServer
-from ZODB.blob import Blob
-
 from zasync.storage import (
     BadConfiguration,
     EmbeddedServer,

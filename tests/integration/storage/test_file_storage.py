@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import transaction
 import ZODB
+
 from tests.support.databases import HOLD, make_newer
 from tests.support.processes import other_process
-
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,

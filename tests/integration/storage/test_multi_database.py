@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from persistent.mapping import PersistentMapping
+
 from tests.support.databases import HOLD, make_newer
 from tests.support.processes import other_process
 from tests.support.zeo import ZeoServer
-
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,

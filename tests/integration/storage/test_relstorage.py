@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import ZODB
-from tests.support.processes import run_without
 
+from tests.support.processes import run_without
 from zasync.storage import StorageError, close_database, open_database
 from zasync.storage.relstorage import alone_in
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import ZODB
+
 from tests.support.databases import make_newer
 from tests.support.zeo import ZeoServer
-
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import transaction
-from tests.support.clocks import StandingClock
-from tests.support.queues import View, db, open_view, standing_clock, view
 from transaction.interfaces import NoTransaction
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError, ReadConflictError, ReadOnlyError
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import View, db, open_view, standing_clock, view
 from zasync.foundation import attempts
 from zasync.foundation.attempts import Stopped, begun, committed, end, pause, pauses, stop_signal
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from uuid import UUID
 
 import pytest
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import standing_clock
-
 from zasync.foundation import clock
 
 __all__ = ["standing_clock"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from persistent import Persistent
-from tests.support.queues import heard
 from zope.interface.common.mapping import IEnumerableMapping
 from zope.interface.verify import verifyObject
 
+from tests.support.queues import heard
 from zasync.foundation.containers import CompletedCollection, ReadMapping
 from zasync.interfaces import ICompletedCollection, IObjectAdded
 

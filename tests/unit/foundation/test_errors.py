@@ -12,7 +12,6 @@ import relstorage.adapters.interfaces
 import transaction.interfaces
 import ZEO.Exceptions
 from persistent import Persistent
-from tests.support.queues import View, db, open_view, view
 from ZODB.POSException import (
     ConflictError,
     DanglingReferenceError,
@@ -23,6 +22,7 @@ from ZODB.POSException import (
     StorageTransactionError,
 )
 
+from tests.support.queues import View, db, open_view, view
 from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.interfaces import AbortedError, TimeoutError, UnresolvableError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import ZODB
-from tests.support.queues import View, db, open_view, view
 
+from tests.support.queues import View, db, open_view, view
 from zasync.foundation import wakeup
 from zasync.foundation.wakeup import Listener, ring, ring_after_commit
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import functools
 import operator
+import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,3 +303,38 @@ def test_describing_and_resolving_are_inverse_for_what_is_not_named() -> None:
 
     assert names == ("method", Plain.__module__, "Plain", "get")
     assert resolve(names, target)() == 5
+
+
+def run_as_a_program(tmp_path: Path, name: str) -> str:
+    """Put a job for the program's own function in a database of its own, or claim it there."""
+    program = tmp_path / name
+    program.write_text(
+        "import sys, ZODB, transaction\n"
+        "from ZODB.FileStorage import FileStorage\n"
+        "from zasync.interfaces import KEY\n"
+        "from zasync.queue import Queue, Queues\n"
+        "def work():\n"
+        "    return __file__\n"
+        "db = ZODB.DB(FileStorage(sys.argv[1]))\n"
+        "root = db.open().root()\n"
+        "if KEY not in root:\n"
+        "    root[KEY] = Queues()\n"
+        "    root[KEY][''] = Queue()\n"
+        "    root[KEY][''].put(work)\n"
+        "    transaction.commit()\n"
+        "job = root[KEY][''].claim()\n"
+        "print(job and job.callable_name, len(root[KEY]['']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "Data.fs")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout.strip()
+
+
+def test_a_function_of_a_program_is_found_by_that_program_only(tmp_path: Path) -> None:
+    assert run_as_a_program(tmp_path, "one.py") == "__main__.work 0"
+    assert run_as_a_program(tmp_path, "other.py") == "None 1"

@@ -778,7 +778,7 @@ def test_a_policy_knows_its_data_in_the_next_attempt(bench: Bench) -> None:
     assert job() == {"errors": 1}
 
 
-@pytest.mark.parametrize("bad", ["soon", 1, datetime(2026, 1, 1)], ids=repr)  # noqa: DTZ001
+@pytest.mark.parametrize("bad", ["soon", 1, datetime(2026, 1, 1)], ids=repr)
 @pytest.mark.parametrize("held", [False, True])
 def test_an_answer_that_is_none_fails_the_job(
     bench: Bench, answers: Any, bad: Any, held: bool, caplog: pytest.LogCaptureFixture
@@ -1302,3 +1302,13 @@ def test_forever_is_the_policy_of_a_callback_after_commit_errors(
     assert (callback.result, counter.value) == (1, 1)
     assert 5 in standing.waits
     assert 10 in standing.waits
+
+
+def test_a_returned_job_of_another_connection_fails_the_job(bench: Bench) -> None:
+    foreign = bench.stored(multiply, 1)
+    another = bench.open_another()
+    job = scripted(bench, lambda: another.connection.get(foreign._p_oid))
+
+    assert job().check(NotStorableError)
+    assert "the job that tests.unit.job.things.act answers" in job.result.getErrorMessage()
+    another.close()

@@ -316,7 +316,7 @@ def test_a_bad_begin_after_is_refused() -> None:
     job = Job(multiply)
 
     with pytest.raises(ValueError, match="begin_after must be timezone-aware"):
-        job.begin_after = datetime(2026, 1, 1)  # noqa: DTZ001
+        job.begin_after = datetime(2026, 1, 1)
     with pytest.raises(TypeError, match="begin_after must be a datetime, not 'soon'"):
         job.begin_after = "soon"  # type: ignore[assignment]
 

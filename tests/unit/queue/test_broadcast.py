@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import FIRST, SECOND, THIRD, View, install_queue
-
 from zasync.agent import Agent
 from zasync.failure import Failure
 from zasync.interfaces import ACTIVE, COMPLETED, KEY, AbortedError, IQueue

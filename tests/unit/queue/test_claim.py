@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from persistent import Persistent
-from tests.support.clocks import StandingClock
-from tests.support.queues import FIRST, SECOND, View, lane_after_lane, numbers
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import ReadConflictError
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import FIRST, SECOND, View, lane_after_lane, numbers
 from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, PENDING, TimeoutError
 from zasync.job import Job

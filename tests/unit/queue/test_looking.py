@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 import zope.component
-from tests.support.clocks import StandingClock
-from tests.support.queues import View, numbered
 from ZODB.interfaces import IConnection
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import View, numbered
 from zasync.foundation import wakeup
 from zasync.interfaces import KEY, NEW, PENDING, IQueue
 from zasync.job import Job

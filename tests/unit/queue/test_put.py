@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import zope.component
 from persistent import Persistent
-from tests.support.clocks import StandingClock
-from tests.support.queues import FIRST, View, numbered, numbers
 from zope.interface.verify import verifyObject
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import FIRST, View, numbered, numbers
 from zasync.interfaces import (
     IUUID,
     NEW,

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.support.clocks import StandingClock
-from tests.support.queues import View, numbered, numbers
 from zope.interface.verify import verifyObject
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import View, numbered, numbers
 from zasync.interfaces import (
     ACTIVE,
     CALLBACKS,

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pytest
 import zope.component
-from tests.support.clocks import StandingClock
-from tests.support.queues import FIRST, SECOND, THIRD, View, numbered, numbers
 from zope.interface.interfaces import IObjectEvent
 from zope.interface.verify import verifyObject
 
+from tests.support.clocks import StandingClock
+from tests.support.queues import FIRST, SECOND, THIRD, View, numbered, numbers
 from zasync.agent import Agent
 from zasync.failure import Failure
 from zasync.interfaces import (

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from tests.support.clocks import StandingClock
 from tests.support.queues import View, lane_after_lane, numbered, numbers
-
 from zasync.queue import Queue, Waiting
 from zasync.queue.waiting import LANE_MASK, LANES, LANES_WITH_QUOTAS, RUN_LENGTH
 
