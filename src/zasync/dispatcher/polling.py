@@ -25,6 +25,7 @@ from zasync.job.performance import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
+PRUNE_INTERVAL = 3600.0  # seconds
 RETRY_TWIN = 60.0  # seconds between two complaints about a twin
 
 
@@ -58,6 +59,7 @@ class Poller:
         self.joined: set[str] = set()
         self._pause = FIRST_PAUSE
         self._twin_reported: dict[str, float] = {}
+        self._prune_at: dict[str, float] = {}
 
     def poll(self, *, hurried: bool = False) -> float:
         """Do one poll; answers the seconds until the next one.
@@ -120,6 +122,7 @@ class Poller:
         if record.incarnation != self.incarnation:  # others had deactivated us
             self._enter(record)
         plan.urgent |= record.last_ping.value != before
+        self._prune(name, queue, plan)
         for agent_name, agent in list(record.items()):
             if IAgent.providedBy(agent):
                 self._work_agent(name, agent_name, agent, plan, info)
@@ -127,6 +130,13 @@ class Poller:
         due = queue.next_due()
         if due is not None and due > clock.now():
             plan.due.append(due.timestamp())
+
+    def _prune(self, name: str, queue: Any, plan: Plan) -> None:
+        """Now and then, forget the dispatchers that never came back."""
+        now = clock.monotonic()
+        if now >= self._prune_at.get(name, 0.0):
+            self._prune_at[name] = now + PRUNE_INTERVAL
+            plan.urgent |= bool(queue.dispatchers.prune())
 
     def _own_record(self, name: str, queue: Any, plan: Plan) -> Any:
         """Our record in the queue, activated by us; None if the queue is left to a twin."""

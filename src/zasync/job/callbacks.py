@@ -32,8 +32,8 @@ class Extras(Persistent):
         if self.annotations is None:
             self.annotations = other.annotations
         elif other.annotations is not None:
-            for name in other.annotations.keys() - self.annotations.keys():
-                self.annotations[name] = other.annotations[name]
+            for name, value in other.annotations.items():
+                self.annotations.setdefault(name, value)
 
 
 class Chaining:

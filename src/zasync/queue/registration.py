@@ -18,7 +18,7 @@ import zope.interface
 from persistent import Persistent
 
 from zasync.foundation import clock
-from zasync.foundation.containers import ReadMapping
+from zasync.foundation.containers import DAYS_KEPT, ReadMapping
 from zasync.foundation.errors import why_unreadable
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
@@ -39,6 +39,7 @@ from zasync.job import performance
 
 PING_INTERVAL = timedelta(seconds=15)
 PING_DEATH_INTERVAL = timedelta(seconds=60)
+PRUNE_AFTER = timedelta(days=DAYS_KEPT + 1)
 
 IsDead = Callable[[Any], bool]
 
@@ -60,6 +61,7 @@ class DispatcherAgents(ReadMapping):
     parent: Any = None
     name: Any = None
     activated: datetime | None = None
+    deactivated: datetime | None = None  # when it was last
     ping_interval = PING_INTERVAL
     ping_death_interval = PING_DEATH_INTERVAL
     incarnation: int | None = None  # names the start of a process that activated it
@@ -144,6 +146,7 @@ class DispatcherAgents(ReadMapping):
         if not self.activated:
             raise ValueError("UUID is not activated in this queue", self.UUID)
         self.activated = None
+        self.deactivated = clock.now()
         self.incarnation = None
         self.last_ping.touch()  # a claim that we do not see yet must not be committed with this
         self._hand_back_all()
@@ -215,6 +218,25 @@ class Dispatchers(ReadMapping):
         record.parent = None
         zope.event.notify(DispatcherUnregistered(record, self.parent))
         return record
+
+    def prune(self, age: timedelta = PRUNE_AFTER) -> list[UUID]:
+        """Unregister those that were deactivated longer than `age` ago and hold no job.
+
+        Answers their UUIDs.  By default that is after the jobs that they completed have rotated
+        out.
+        """
+        oldest = clock.now() - age
+        gone = [
+            uuid
+            for uuid, record in self.items()
+            if not record.activated
+            and record.deactivated is not None
+            and record.deactivated < oldest
+            and not any(len(agent) for agent in record.values())
+        ]
+        for uuid in gone:
+            self.unregister(uuid)
+        return gone
 
     def ping(self, uuid: UUID, is_dead: IsDead | None = None) -> None:
         """Say that `uuid` lives, if it is time to, and deactivate its next sibling if dead.

@@ -529,3 +529,33 @@ def test_a_job_whose_class_is_missing_is_left_and_does_not_stop_the_recovery(
     record.activate()
     assert view.queue[0] is jobs[1]
     assert len(record["main"]) == 0
+
+
+# Forgetting
+
+
+def test_a_dispatcher_that_does_not_come_back_is_forgotten_after_eight_days(
+    view: View, standing_clock: StandingClock
+) -> None:
+    for uuid in (FIRST, SECOND, THIRD):
+        view.queue.dispatchers.register(uuid)
+    view.queue.dispatchers[FIRST].activate()
+    view.queue.dispatchers[FIRST].deactivate()
+    view.queue.dispatchers[SECOND].activate()
+    standing_clock.move(days=8)
+    assert view.queue.dispatchers.prune() == []
+    standing_clock.move(seconds=1)
+    assert view.queue.dispatchers.prune() == [FIRST]
+    assert list(view.queue.dispatchers) == sorted([SECOND, THIRD]), "they live, or never began"
+
+
+def test_a_dispatcher_whose_agent_holds_a_job_is_not_forgotten(
+    view: View, standing_clock: StandingClock
+) -> None:
+    record = view.queue.dispatchers.register(FIRST)
+    record["main"] = agent = Agent()
+    record.activate()
+    record.deactivate()
+    agent.adopt(Job(operator.mul, 2, 3))
+    standing_clock.move(days=30)
+    assert view.queue.dispatchers.prune() == []
