@@ -70,7 +70,7 @@ class Bench:
         if UUID not in self.queue.dispatchers:
             record = self.queue.dispatchers.register(UUID)
             record.activate()
-            record["main"] = Agent()
+            record["main"] = Agent(size=100)
             self.commit()
         return self.queue.dispatchers[UUID]
 

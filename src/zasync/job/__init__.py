@@ -5,7 +5,7 @@ This is the public address of the stored classes, whatever file they lie in.
 """
 
 from zasync.job.callbacks import CallbackProxy, Extras, pass_on
-from zasync.job.composition import Group, parallel, serial
+from zasync.job.composition import Conclusion, Group, parallel, serial
 from zasync.job.job import Job
 from zasync.job.retry import NeverRetry, RetryCommonForever, RetryCommonFourTimes
 from zasync.job.values import Box, Payload
@@ -13,6 +13,7 @@ from zasync.job.values import Box, Payload
 __all__ = [
     "Box",
     "CallbackProxy",
+    "Conclusion",
     "Extras",
     "Group",
     "Job",

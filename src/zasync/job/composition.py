@@ -61,7 +61,7 @@ class Group(Job):
         """The callable: start what can be started, and answer the job to wait for."""
         if self._home() is None:
             raise ValueError(f"{self!r} needs a queue to put its jobs in; put it in one")
-        self._conclusion = Job(self.conclude)
+        self._conclusion = Conclusion(self.conclude)
         self.advance()
         return self._conclusion
 
@@ -75,9 +75,7 @@ class Group(Job):
         return IQueue(self, None) if queue is None else queue
 
     def place_inner(self, inner: Any) -> None:
-        """The conclusion is put when the members have ended, not before."""
-        if inner is not self._conclusion:
-            super().place_inner(inner)
+        """The conclusion, the only inner job, is put when the members have ended, not before."""
 
     def member_ended(self, result: Any) -> None:
         """Called as a callback of each member.  Does not commit."""
@@ -122,10 +120,21 @@ class Group(Job):
             if member.status == CALLBACKS:
                 put_resumption(home, member.resumeCallbacks)
 
+    @property
+    def postprocess_code(self) -> callables.Names:
+        """What names the code of the postprocess; empty if there is none."""
+        return () if self._postprocess is None else self._postprocess[0]
+
+    def check_postprocess(self) -> None:
+        """UnresolvableError if this process does not have the code of the postprocess."""
+        if self._postprocess is not None:
+            names, target = self._postprocess
+            callables.check_resolvable(names, self, lambda: values.unboxed(target))
+
     def conclude(self) -> Any:
         """The conclusion's callable: answers the result of the group."""
         if self._started < len(self.args) or not self._all_ended():
-            self._conclusion = Job(self.conclude)  # members were added after it was put
+            self._conclusion = Conclusion(self.conclude)  # members were added after it was put
             self.advance()
             return self._conclusion
         self._concluded = True
@@ -135,6 +144,23 @@ class Group(Job):
             return tuple(member.result for member in self.args)
         names, target = self._postprocess
         return callables.resolve(names, values.unboxed(target), self)(*self.args)
+
+
+class Conclusion(Job):
+    """Answers the result of a group, in a process that has the code of its postprocess."""
+
+    @property
+    def _group(self) -> Group:
+        assert self._payload is not None
+        return self._payload.target  # type: ignore[no-any-return]
+
+    @property
+    def code(self) -> callables.Names:
+        return (*super().code, *self._group.postprocess_code)
+
+    def check_resolvable(self) -> None:
+        super().check_resolvable()
+        self._group.check_postprocess()
 
 
 def serial(*jobs: Any, postprocess: Callable[..., Any] | None = None) -> Group:
@@ -151,4 +177,4 @@ def parallel(*jobs: Any, postprocess: Callable[..., Any] | None = None) -> Group
     return Group(*jobs, one_by_one=False, postprocess=postprocess)
 
 
-Group.__module__ = "zasync.job"
+Group.__module__ = Conclusion.__module__ = "zasync.job"

@@ -297,7 +297,7 @@ class CommitGuard:
             transaction.join(Refusal(ReassignedError(f"{job!r} is no longer this run's")))
         elif self.warns:
             job._own_commits += 1
-        elif job._p_serial is not None:
+        else:
             job._p_jar.readCurrent(job)
 
     def afterCompletion(self, transaction: Any) -> None:
@@ -693,7 +693,7 @@ def _next_callback(job: Any, seen: int, resuming: bool, token: int) -> _Step:
             return _Step(callback, index, interrupted=callback.status == ACTIVE)
     if not unfinished and job.status == CALLBACKS:
         extras = job.find_extras()
-        if extras is not None and extras._p_oid is not None:
+        if extras is not None:
             job._p_jar.readCurrent(extras)
         job.complete()
     return _Step(done=not unfinished)

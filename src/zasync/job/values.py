@@ -148,9 +148,8 @@ def _watch(kind: type, names: Iterable[str]) -> None:
             answer = _original(self, *args, **kwargs)
             try:
                 self._store()
-            except BaseException:  # refused
-                self._refresh()
-                raise
+            finally:
+                self._refresh()  # it may have been refused, or stored in another form
             return answer
 
         method.__name__ = name

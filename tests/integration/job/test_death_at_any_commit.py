@@ -174,7 +174,7 @@ def test_a_death_at_any_commit_loses_and_repeats_nothing(scenario: Scenario, poi
 @pytest.mark.slow
 def test_two_deaths_at_any_commits_lose_and_repeat_nothing(scenario: Scenario) -> None:
     for first in itertools.count():
-        for second in itertools.count(first % 8, 8):  # an eighth of all pairs
+        for second in itertools.count(first % 16, 16):  # some of all pairs
             bench = Bench()
             oids = put(bench, scenario)
             fault = bench.storage.fail(AFTER_FINISH, Killed(), skip=first)

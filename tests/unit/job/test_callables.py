@@ -338,3 +338,34 @@ def run_as_a_program(tmp_path: Path, name: str) -> str:
 def test_a_function_of_a_program_is_found_by_that_program_only(tmp_path: Path) -> None:
     assert run_as_a_program(tmp_path, "one.py") == "__main__.work 0"
     assert run_as_a_program(tmp_path, "other.py") == "None 1"
+
+
+# Programs
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module __main__ of a program in a file."""
+    module = types.ModuleType("__main__")
+    module.__file__ = "/somewhere/program.py"
+    exec("def function(): return 'of the program'", module.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    return module
+
+
+def test_a_function_of_the_program_is_found_by_that_program(bench: Bench, main: Any) -> None:
+    job = bench.stored(main.function)
+
+    assert "``__main__.function()``" in repr(job)
+    job.check_resolvable()
+    assert job() == "of the program"
+
+
+def test_another_program_does_not_take_its_own_function_for_it(bench: Bench, main: Any) -> None:
+    job = bench.stored(main.function)
+
+    for file in ["/somewhere/else.py", None]:
+        main.__file__ = file
+        with pytest.raises(UnresolvableError, match=r"of the program /somewhere/program.py"):
+            job()
+    assert job.status == NEW

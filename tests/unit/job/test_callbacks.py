@@ -228,6 +228,13 @@ def test_nothing_is_called_for_a_pair_without_callables(bench: Bench, job: Any) 
     assert pass_on(26) == 26
 
 
+def test_a_choice_can_be_made_before_anything_is_stored() -> None:
+    proxy = Job(multiply, 1).addCallbacks(multiply)
+    chained = proxy.addCallback(multiply)
+
+    assert list(proxy.getJob(1).callbacks) == [chained]
+
+
 def test_a_choice_is_made_once(bench: Bench, job: Any) -> None:
     proxy = job.addCallbacks(multiply)
 

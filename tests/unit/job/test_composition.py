@@ -207,26 +207,21 @@ def test_a_job_added_after_all_have_ended_is_waited_for(bench: Bench, make: Any)
     assert group.result == ("1", "2")
 
 
-def test_a_job_added_while_it_is_concluded_is_refused_or_belongs_to_it(bench: Bench) -> None:
-    for large in [False, True]:
-        things.acts.clear()
-        filler = "x" * 2000 if large else ""
-        group = parallel(Job(things.same, filler), postprocess=count_and_race)
-        put(bench, group)
-        added: list[Any] = []
+@pytest.mark.parametrize("size", [1, 40], ids=["in the record", "in a payload"])
+def test_a_job_added_while_it_is_concluded_belongs_to_it(bench: Bench, size: int) -> None:
+    members = [Job(multiply, number) for number in range(size)]
+    group = put(bench, parallel(*members, postprocess=count_and_race))
 
-        def race(bench: Bench = bench, group: Any = group, added: Any = added) -> None:
-            if not added:
-                added.append(True)
-                with bench.elsewhere() as there:
-                    there(group).args.append(functools.partial(multiply, 2))
+    def add() -> None:
+        with bench.elsewhere() as there:
+            there(group).args.append(functools.partial(multiply, 2))
 
-        things.script["race"] = race
+    things.script["race"] = Script(add, None)
 
-        work(bench)
+    work(bench)
 
-        assert group.result == 2
-        assert len(group.args) == 2
+    assert group.result == size + 1
+    assert group.args[-1].result == 4
 
 
 def count_and_race(*jobs: Any) -> int:
@@ -277,9 +272,11 @@ def test_members_can_be_changed_before_it_starts(bench: Bench) -> None:
 def test_a_member_that_is_done_or_queued_already_is_taken_as_it_is(bench: Bench, make: Any) -> None:
     done = bench.stored(multiply, 1)
     done()
-    queued = bench.queue.put(Job(multiply, 2))
-    of_another = bench.queue.put(Job(multiply, 3)).addCallback(multiply)
-    group = put(bench, make(done, queued, of_another, Job(multiply, 4)))
+    queued, other = Job(multiply, 2), Job(multiply, 3)
+    of_another = other.addCallback(multiply)
+    group = make(done, queued, of_another, Job(multiply, 4))
+    for job in [group, queued, other]:
+        put(bench, job)
 
     work(bench)
 
@@ -347,3 +344,46 @@ def test_a_postprocess_may_answer_a_job(bench: Bench) -> None:
     work(bench)
 
     assert group.result == 2
+
+
+def passing(*jobs: Any) -> int:
+    return len(jobs)
+
+
+def test_the_end_waits_for_a_process_with_the_code_of_the_postprocess(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(things, "passing", passing, raising=False)
+    monkeypatch.setattr(passing, "__module__", things.__name__)
+    group = put(bench, parallel(Job(multiply, 1), postprocess=passing))
+    monkeypatch.delattr(things, "passing")
+
+    work(bench)
+    assert (group.status, group.args[0].result, len(bench.queue)) == (ACTIVE, 2, 1)
+    assert group._conclusion.code[-1] == "passing"
+
+    monkeypatch.setattr(things, "passing", passing, raising=False)
+    work(bench)
+    assert group.result == 1
+
+
+@BOTH
+def test_a_member_that_ends_late_changes_nothing(bench: Bench, make: Any) -> None:
+    group = put(bench, make(Job(multiply, 1)))
+    work(bench)
+
+    group.member_ended(None)
+    group.take_inner_result("late")
+
+    assert group.result == (2,)
+
+
+def test_a_proper_end_is_put_once(bench: Bench) -> None:
+    group = put(bench, parallel(Job(multiply, 1)))
+    while group._conclusion is None or group._conclusion.status != PENDING:
+        bench.begin()
+        bench.agent.claimJob()()
+
+    group.member_ended(None)
+
+    assert list(bench.queue) == [group._conclusion]

@@ -29,8 +29,8 @@ from zasync.interfaces import (
 from zasync.job import Job, NeverRetry
 
 from . import things
-from .test_calling import Answering, Script, answers  # noqa: F401
 from .test_callbacks import called, names
+from .test_calling import Answering, Script, answers  # noqa: F401
 from .test_job import PlainPolicy
 from .things import Counter, multiply
 
@@ -325,6 +325,7 @@ def test_a_job_that_runs_again_is_not_interrupted_by_a_repeated_repair(bench: Be
     repair = bench.queue.put(Job(job.handleInterrupt))
     bench.commit()
     bench.queue.remove(repair)
+    bench.commit()
     job.handleInterrupt()
     assert bench.agent.claimJob() is job
     job.start(7)

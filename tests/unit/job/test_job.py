@@ -70,6 +70,7 @@ def test_stored_classes_have_the_addresses_that_databases_know() -> None:
         "zasync.foundation.containers.ReadMapping",
         "zasync.job.Box",
         "zasync.job.CallbackProxy",
+        "zasync.job.Conclusion",
         "zasync.job.Extras",
         "zasync.job.Group",
         "zasync.job.Job",

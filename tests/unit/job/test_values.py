@@ -32,7 +32,8 @@ from zasync.job.values import (
 
 from .things import Counter, Plain, multiply
 
-PLAIN = [None, 1, 2.5, True, "text", b"bytes", (1, [2, {3: {4}}]), datetime.now(UTC), time(1)]
+NOON = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+PLAIN = [None, 1, 2.5, True, "text", b"bytes", (1, [2, {3: {4}}]), NOON, time(1)]
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
@@ -115,7 +116,12 @@ def test_each_change_of_a_list_in_place_is_stored(change: Any) -> None:
     expected = [1, 2, 3]
     change(expected)
     written: list[Any] = []
-    view = WatchedList(lambda: list(stored), written.append)
+
+    def write(values: list[Any]) -> None:
+        written.append(values)
+        stored[:] = values
+
+    view = WatchedList(lambda: list(stored), write)
 
     change(view)
 
@@ -137,14 +143,19 @@ def test_each_change_of_a_list_in_place_is_stored(change: Any) -> None:
     ],
 )
 def test_each_change_of_a_dict_in_place_is_stored(change: Any) -> None:
-    expected = {"a": 1, "b": 2}
+    stored: dict[str, Any] = {"a": 1, "b": 2}
+    expected = dict(stored)
     change(expected)
-    written: list[Any] = []
-    view = WatchedDict(lambda: {"a": 1, "b": 2}, written.append)
+
+    def write(values: dict[str, Any]) -> None:
+        stored.clear()
+        stored.update(values)
+
+    view = WatchedDict(lambda: dict(stored), write)
 
     change(view)
 
-    assert written == [expected]
+    assert stored == expected
     assert view == expected
 
 
