@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The life of a job as a table of moves.  Every change of a status goes through it.
 
-`python -m zasync.job.states` prints the table.
+`python -m zasync.job` prints the table.
 """
 
 from __future__ import annotations
@@ -58,7 +58,3 @@ def table() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-if __name__ == "__main__":
-    print(table())  # noqa: T201

@@ -239,8 +239,9 @@ def _last_key(moment: int) -> int:
     return (moment + 1 << LANE_BITS) - 1
 
 
-def _order(entry: Entry) -> tuple[int, int]:
-    return entry[:2]
+def _order(entry: Entry) -> tuple[int, int, bool, int]:
+    """By the moment; at the same one, what was scheduled for it comes before what is put then."""
+    return entry.rank, entry.order >> LANE_BITS, entry.place.kind == READY, entry.order
 
 
 def _read(

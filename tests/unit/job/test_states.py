@@ -79,7 +79,7 @@ def test_a_refusal_names_the_job_and_the_statuses() -> None:
 
 
 def test_the_table_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_module("zasync.job.states", run_name="__main__")
+    runpy.run_module("zasync.job", run_name="__main__")
 
     lines = capsys.readouterr().out.splitlines()
     assert lines == table().splitlines()
