@@ -26,7 +26,7 @@ from zasync.interfaces import (
     IFilterAgent,
     IQueue,
 )
-from zasync.job import callables, performance, values
+from zasync.job import bookkeeping, callables, values
 from zasync.job.states import Move
 from zasync.queue import ClaimMemory
 from zasync.queue.queue import claimer
@@ -236,7 +236,7 @@ class Agent(Persistent):
     def _see_to_late_callbacks(self, job: Any) -> None:
         """Have callbacks run that were added while nobody could know that the job had ended."""
         if any(callback.status != COMPLETED for callback in job.callbacks):
-            performance.put_resumption(self.queue, job.continue_callbacks)
+            bookkeeping.put_resumption(self.queue, job.continue_callbacks)
 
     def held(self) -> list[tuple[int, Any]]:
         """Number of the claim and job, of those that count against `size`; loads none."""

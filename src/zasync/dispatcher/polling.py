@@ -20,8 +20,8 @@ from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
-from zasync.job import performance
-from zasync.job.performance import Ending
+from zasync.job import bookkeeping
+from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
@@ -215,7 +215,7 @@ class Poller:
         if outcome.ending is Ending.COMPLETED:
             agent.tidy(tracked.place, outcome.failed)
         elif outcome.ending is Ending.RESCHEDULED:
-            performance.put_again(agent.take(tracked.place), agent.queue)
+            bookkeeping.put_again(agent.take(tracked.place), agent.queue)
             plan.urgent = True
         elif outcome.ending in (Ending.WAITING, Ending.CALLBACKS):
             agent.await_others(tracked.place)
@@ -236,7 +236,7 @@ class Poller:
                 job.start(clock.current().token())
                 self._start(pool, job, plan)
             elif job.status == ACTIVE and job._again is not None:
-                performance.put_again(agent.take(place), agent.queue)
+                bookkeeping.put_again(agent.take(place), agent.queue)
                 plan.urgent = True
             elif job.status == ACTIVE and job.awaited is None:
                 self._start(pool, job, plan)
@@ -245,7 +245,7 @@ class Poller:
             else:
                 agent.await_others(place)
                 if job.status == CALLBACKS:
-                    performance.put_resumption(agent.queue, job.resumeCallbacks)
+                    bookkeeping.put_resumption(agent.queue, job.resumeCallbacks)
 
     def _start(self, pool: Pool, job: Any, plan: Plan) -> Key:
         connection = job._p_jar

@@ -17,7 +17,7 @@ from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
-from zasync.job.performance import Outcome
+from zasync.job.run import Outcome
 
 LONGEST_PATIENCE = 0.025  # seconds that a free place waits for others, at the most expected
 

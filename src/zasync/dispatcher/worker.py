@@ -17,8 +17,8 @@ from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError
-from zasync.job import performance
-from zasync.job.performance import Ending, Outcome, Run
+from zasync.job import attempt, performance
+from zasync.job.run import Ending, Outcome, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Worker:
 
     def _fail(self, run: Run, failure: Failure) -> Outcome:
         try:
-            outcome = performance.settle_failure(run, failure)
+            outcome = attempt.settle_failure(run, failure)
             if outcome.ending is Ending.CALLBACKS:
                 outcome = performance.call_back(run.job, self)
             return outcome

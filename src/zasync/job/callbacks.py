@@ -11,8 +11,8 @@ from persistent import Persistent
 
 from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, BadStatusError, ICallbackProxy
-from zasync.job import performance, relations
-from zasync.job.performance import as_job
+from zasync.job import by_hand, relations
+from zasync.job.adapting import as_job
 
 
 def pass_on(result: Any) -> Any:
@@ -98,7 +98,7 @@ class Chaining:
             self._p_jar.readCurrent(self)  # type: ignore[attr-defined]
         extras.callbacks = (*extras.callbacks, item)
         if self.status == COMPLETED:  # type: ignore[attr-defined]
-            performance.run_late_callback(self, item)
+            by_hand.run_late_callback(self, item)
 
 
 @zope.interface.implementer(ICallbackProxy)

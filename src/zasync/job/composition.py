@@ -13,8 +13,9 @@ from typing import Any
 from zasync.failure import Failure
 from zasync.interfaces import CALLBACKS, COMPLETED, NEW, BadStatusError, IQueue
 from zasync.job import callables, relations, values
+from zasync.job.adapting import as_job
+from zasync.job.bookkeeping import put_resumption
 from zasync.job.job import Job
-from zasync.job.performance import as_job, put_resumption
 
 
 class Group(Job):

@@ -21,7 +21,7 @@ from zasync.interfaces import (
     BadStatusError,
     IAgent,
 )
-from zasync.job import performance, relations
+from zasync.job import attempt, bookkeeping, by_hand, decisions, performance, relations, run
 from zasync.job.states import Move
 
 
@@ -51,25 +51,25 @@ def _interrupt(job: Any, by_hand: bool) -> Any:
     if inner is not None:
         _wait_on(job, inner)
         return None
-    decision = performance.ask_policy(job, "interrupted")
+    decision = decisions.ask_policy(job, "interrupted")
     job.policy_changed()
     job._token = None
     if decision is False:
         job.finish(Failure(AbortedError(f"{job!r} was interrupted")))
         _adopt(job)
         return decision
-    at_once = decision is True or performance.is_first_in_line(decision)
-    due = 0 if at_once else performance.due_moment(decision)
+    at_once = decision is True or decisions.is_first_in_line(decision)
+    due = 0 if at_once else decisions.due_moment(decision)
     if not job.is_callback:
         queue = job.queue
         if job.agent is not None:
             job.agent.let_go(job)
         job._again = due
-        performance.put_again(job, queue)
+        bookkeeping.put_again(job, queue)
     elif at_once:
         job.move(Move.RETRY_CALLBACK)  # whoever asked goes on with it
     else:
-        performance.put_callback_again(job, due)
+        bookkeeping.put_callback_again(job, due)
     return decision
 
 
@@ -81,7 +81,7 @@ def _runs_again(job: Any) -> bool:
 def _wait_on(job: Any, inner: Any) -> None:
     """The job waits for another one, which no death of ours can stop."""
     if relations.has_result(inner):
-        job.take_inner_result(performance._unwrapped(inner))
+        job.take_inner_result(attempt.unwrapped(inner))
     _adopt(job)
 
 
@@ -116,11 +116,11 @@ def continue_callbacks(job: Any) -> None:
 
 def finish_callbacks(job: Any, *, resuming: bool = False) -> None:
     """Run the callbacks, then those of the jobs that waited for this one to be completed."""
-    host = performance.host_here()
+    host = by_hand.host_here()
     if not job.is_callback:
         committed(_adopt, job, transaction_manager=job._p_jar.transaction_manager)
     outcome = performance.call_back(job, host, resuming=resuming)
-    if outcome.ending is performance.Ending.STOPPED:
+    if outcome.ending is run.Ending.STOPPED:
         raise Stopped  # what runs here is interrupted too, and begins here anew
-    performance.keep_books(job, outcome)
+    bookkeeping.keep_books(job, outcome)
     performance.continue_parents(job, host)

@@ -38,7 +38,7 @@ from zasync.interfaces import (
     IRetryPolicy,
     TimeoutError,
 )
-from zasync.job import callables, interruption, performance, relations, retry, values
+from zasync.job import by_hand, callables, interruption, relations, retry, run, values
 from zasync.job.callbacks import Chaining, Extras
 from zasync.job.states import Move
 
@@ -478,24 +478,24 @@ class Job(Chaining, Persistent):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the job now and commit; answers its result.  See `zasync.job.performance`."""
-        return performance.run_by_hand(self, args, kwargs)
+        return by_hand.run_by_hand(self, args, kwargs)
 
-    @performance.commits_by_itself
+    @run.commits_by_itself
     def fail(self, e: Any = None) -> Any:
         """End a job that has not begun with a Failure of `e`, and run its callbacks."""
-        return performance.fail_by_hand(self, TimeoutError() if e is None else e)
+        return by_hand.fail_by_hand(self, TimeoutError() if e is None else e)
 
-    @performance.commits_by_itself
+    @run.commits_by_itself
     def handleInterrupt(self) -> None:
         """Ask the policy what to do with a job whose dispatcher died, do it, and commit."""
         interruption.handle_interrupt(self)
 
-    @performance.commits_by_itself
+    @run.commits_by_itself
     def resumeCallbacks(self) -> None:
         """Finish the callbacks of a job whose dispatcher died during them, and commit."""
         interruption.resume_callbacks(self)
 
-    @performance.commits_by_itself
+    @run.commits_by_itself
     def continue_callbacks(self, result: Any = None) -> None:
         """Run the callbacks that are not done yet, if it is time for them, and commit."""
         interruption.continue_callbacks(self)

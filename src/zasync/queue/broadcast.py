@@ -10,8 +10,8 @@ from uuid import UUID
 from zasync.foundation import clock
 from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import AbortedError
-from zasync.job import Group, Job, Payload, RetryCommonFourTimes, performance, relations
-from zasync.job.performance import as_job
+from zasync.job import Group, Job, Payload, RetryCommonFourTimes, bookkeeping, relations
+from zasync.job.adapting import as_job
 from zasync.job.states import Move
 from zasync.queue.queue import Queue
 from zasync.queue.waiting import Place
@@ -89,7 +89,7 @@ class BroadcastQueue(Queue):
         self.remove(job)
         job.parent = self
         failing = Job(job.fail, AbortedError("the dispatcher of this copy has gone"))
-        performance.put_resumption(self, failing)
+        bookkeeping.put_resumption(self, failing)
 
 
 def _is_for_all(job: Any) -> bool:

@@ -36,7 +36,7 @@ from zasync.interfaces import (
     UnresolvableError,
 )
 from zasync.job import Job, relations
-from zasync.job.performance import as_job
+from zasync.job.adapting import as_job
 from zasync.job.states import Move
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers

@@ -35,7 +35,7 @@ from zasync.interfaces import (
     IDispatcherAgents,
     IDispatchers,
 )
-from zasync.job import performance
+from zasync.job import bookkeeping
 
 PING_INTERVAL = timedelta(seconds=15)
 PING_DEATH_INTERVAL = timedelta(seconds=60)
@@ -181,12 +181,12 @@ def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
     if job.status == ASSIGNED:
         queue.putBack(job)
     elif job.status == ACTIVE and job._again is not None:
-        performance.put_again(job, queue)
+        bookkeeping.put_again(job, queue)
     elif job.status == ACTIVE:
         job._token = None  # whatever still runs it commits nothing more
-        performance.put_resumption(queue, job.handleInterrupt)
+        bookkeeping.put_resumption(queue, job.handleInterrupt)
     elif job.status == CALLBACKS:
-        performance.put_resumption(queue, job.resumeCallbacks)
+        bookkeeping.put_resumption(queue, job.resumeCallbacks)
 
 
 @zope.interface.implementer(IDispatchers)

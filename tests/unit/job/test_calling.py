@@ -34,6 +34,8 @@ from zasync.interfaces import (
     ReassignedError,
 )
 from zasync.job import Job, NeverRetry, RetryCommonForever
+from zasync.job.by_hand import ByHand
+from zasync.job.run import Ending, Run
 
 from . import things
 from .test_job import PlainPolicy
@@ -1214,7 +1216,7 @@ def test_a_coroutine_of_an_attempt_that_fails_is_closed(bench: Bench) -> None:
 
     made: list[Any] = []
 
-    class Host(performance.ByHand):
+    class Host(ByHand):
         def takes(self, awaitable: Any) -> bool:
             return True
 
@@ -1227,7 +1229,7 @@ def test_a_coroutine_of_an_attempt_that_fails_is_closed(bench: Bench) -> None:
     bench.commit()
     bench.storage.fail("vote", ConflictError())
 
-    outcome = performance.perform(performance.Run(job, 5, Host()))
+    outcome = performance.perform(Run(job, 5, Host()))
 
     assert outcome.failed
     assert made[0].cr_frame is None
@@ -1238,7 +1240,7 @@ def test_a_coroutine_of_a_job_that_was_taken_away_is_closed(bench: Bench) -> Non
 
     made: list[Any] = []
 
-    class Host(performance.ByHand):
+    class Host(ByHand):
         def takes(self, awaitable: Any) -> bool:
             return True
 
@@ -1251,9 +1253,9 @@ def test_a_coroutine_of_a_job_that_was_taken_away_is_closed(bench: Bench) -> Non
     job.start(5)
     bench.commit()
 
-    outcome = performance.perform(performance.Run(job, 5, Host()))
+    outcome = performance.perform(Run(job, 5, Host()))
 
-    assert outcome.ending is performance.Ending.SUPERSEDED
+    assert outcome.ending is Ending.SUPERSEDED
     assert made[0].cr_frame is None
 
 
@@ -1278,12 +1280,12 @@ def test_a_coroutine_that_raised_is_decided_upon(bench: Bench) -> None:
     job = scripted(bench, script)
     job.start(5)
     bench.commit()
-    run = performance.Run(job, 5, performance.ByHand())
+    run = Run(job, 5, ByHand())
     performance.perform(run)
 
     outcome = performance.resume(run, error=ConflictError())
 
-    assert outcome.ending is performance.Ending.COMPLETED
+    assert outcome.ending is Ending.COMPLETED
     assert (job.result, script.calls) == ("second", 2)
 
 

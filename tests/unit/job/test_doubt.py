@@ -17,8 +17,10 @@ from tests.support.bench import Bench
 from tests.support.clocks import StandingClock
 from zasync.foundation import attempts
 from zasync.interfaces import ACTIVE, CALLBACKS, COMPLETED, NEW, IJob
-from zasync.job import Job, NeverRetry, performance
-from zasync.job.performance import ByHand, Ending, Run, perform
+from zasync.job import Job, NeverRetry, adapting, bookkeeping, performance, run
+from zasync.job.by_hand import ByHand
+from zasync.job.performance import perform
+from zasync.job.run import Ending, Run
 
 from . import things
 from .test_callbacks import called, names
@@ -151,8 +153,8 @@ def test_bookkeeping_may_be_done_twice(bench: Bench) -> None:
     job()
 
     assert list(bench.agent.completed) == [job]
-    performance.keep_books(job, performance.Outcome(Ending.COMPLETED))
-    performance.keep_books(bench.stored(multiply, 1), performance.Outcome(Ending.RESCHEDULED))
+    bookkeeping.keep_books(job, run.Outcome(Ending.COMPLETED))
+    bookkeeping.keep_books(bench.stored(multiply, 1), run.Outcome(Ending.RESCHEDULED))
     assert list(bench.agent.completed) == [job]
     assert list(bench.agent) == []
 
@@ -281,8 +283,8 @@ def test_callables_are_adapted_to_jobs_where_there_is_an_adapter(bench: Bench) -
 
     zope.component.provideAdapter(adapter, (type(multiply),), IJob)
 
-    assert type(performance.as_job(multiply)) is Special
-    assert type(performance.as_job("text".upper)) is Job
+    assert type(adapting.as_job(multiply)) is Special
+    assert type(adapting.as_job("text".upper)) is Job
 
 
 def test_callbacks_without_any_callback_are_completed(bench: Bench) -> None:
