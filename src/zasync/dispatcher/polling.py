@@ -239,6 +239,7 @@ class Poller:
                 bookkeeping.put_again(agent.take(place), agent.queue)
                 plan.urgent = True
             elif job.status == ACTIVE and job.awaited is None:
+                job._token = clock.current().token()  # whatever may run it elsewhere is fenced off
                 self._start(pool, job, plan)
             elif job.status == COMPLETED:
                 agent.jobCompleted(job)

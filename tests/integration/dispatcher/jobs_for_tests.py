@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import timedelta
 from typing import Any
 
 import transaction
@@ -12,7 +13,7 @@ import zope.component.hooks
 from twisted.internet.defer import Deferred
 
 import zasync
-from zasync.job import NeverRetry
+from zasync.job import NeverRetry, RetryCommonForever
 
 gates: dict[str, threading.Event] = {}
 seen: list[Any] = []
@@ -149,3 +150,35 @@ def only_notes(job: Any) -> bool:
 
 def broken_filter(job: Any) -> bool:
     raise RuntimeError("this filter is broken")
+
+
+def leave_with(result: Any) -> None:
+    raise SystemExit(4)
+
+
+class AgainSoon(RetryCommonForever):
+    """Does not wait long for a storage that is away."""
+
+    first_wait = wait_step = 0.01
+
+
+def again_soon(job: Any) -> AgainSoon:
+    return AgainSoon(job)
+
+
+class AgainLater(NeverRetry):
+    """Every error: once more a moment later."""
+
+    def jobError(self, failure: Any, data_cache: Any) -> timedelta:
+        return timedelta(milliseconds=50)
+
+
+def again_later(job: Any) -> AgainLater:
+    return AgainLater(job)
+
+
+def fail_first() -> str:
+    seen.append(())
+    if len(seen) == 1:
+        raise ValueError("the first time")
+    return "second time"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import sys
 import types
 from datetime import timedelta
@@ -17,7 +18,7 @@ from ZODB.POSException import ReadConflictError
 from tests.support.clocks import StandingClock
 from tests.support.queues import FIRST, SECOND, View, lane_after_lane, numbers
 from zasync.failure import Failure
-from zasync.interfaces import COMPLETED, NEW, PENDING, TimeoutError
+from zasync.interfaces import COMPLETED, NEW, PENDING, TimeoutError, UnresolvableError
 from zasync.job import Job
 from zasync.queue import ClaimMemory
 from zasync.queue.queue import LOOK_AGAIN
@@ -412,3 +413,35 @@ def test_what_was_put_back_is_first_for_every_dispatcher(spread: View) -> None:
     job = next(spread.queue.claims(uuid=FIRST))
     spread.queue.putBack(job)
     assert next(spread.queue.claims(uuid=SECOND)) is job
+
+
+def test_a_claim_goes_on_behind_a_job_that_is_too_late(
+    view: View, standing_clock: StandingClock
+) -> None:
+    view.queue.put(Job(operator.pos, 1), begin_by=timedelta(seconds=1))
+    view.queue.put(Job(operator.pos, 2))
+    standing_clock.move(seconds=2)
+    failing, second = view.queue.claims()
+    assert failing.callable_name.endswith("fail")
+    assert second.args == [2]
+
+
+def test_a_job_whose_callable_is_gone_is_failed_when_it_is_too_late(
+    view: View, standing_clock: StandingClock, gone: Job
+) -> None:
+    gone.begin_by = timedelta(seconds=1)
+    standing_clock.move(seconds=2)
+    failing = view.queue.claim()
+    assert failing.callable_name.endswith("fail")
+    assert gone not in list(view.queue)
+
+
+def test_what_was_reported_is_forgotten_before_it_fills_the_memory(
+    view: View, gone: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zasync.queue.queue.REPORTED_AT_MOST", 1)
+    memory = ClaimMemory()
+    for place in view.queue._waiting.entries():
+        memory.report_once(place.place, gone, UnresolvableError("gone"))
+        memory.report_once(place.place._replace(key=1), gone, UnresolvableError("gone"))
+        assert len(memory.reported) == 1
