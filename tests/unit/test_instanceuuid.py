@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
 import stat
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from zasync import instanceuuid
 from zasync.instanceuuid import InstanceUUID, InstanceUUIDError
 from zasync.interfaces import IUUID, ZasyncError
 
+NOBODY = 65534  # a user without rights
 KNOWN = "2e6f2b8c-7b5e-4b57-9e5e-0d9f6f4c1a37"
 
 
@@ -242,23 +245,43 @@ def test_a_pipe_in_its_place_is_an_error_and_no_wait(here: Path) -> None:
         instanceuuid.get()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_an_error(here: Path) -> None:
-    (here / "uuid.txt").write_text(KNOWN)
-    (here / "uuid.txt").chmod(0)
+@pytest.fixture
+def open_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, which everybody may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        monkeypatch.chdir(directory)
+        yield directory
+        directory.chmod(0o755)
 
-    with pytest.raises(InstanceUUIDError, match="Permission denied"):
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may read and write everything, so be somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_an_error(open_directory: Path) -> None:
+    (open_directory / "uuid.txt").write_text(KNOWN)
+    (open_directory / "uuid.txt").chmod(0)
+
+    with without_privileges(), pytest.raises(InstanceUUIDError, match="Permission denied"):
         instanceuuid.get()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write in every directory")
-def test_a_directory_that_may_not_be_written_is_an_error(here: Path) -> None:
-    here.chmod(0o555)
-    try:
-        with pytest.raises(InstanceUUIDError, match="Permission denied"):
-            instanceuuid.get()
-    finally:
-        here.chmod(0o755)
+def test_a_directory_that_may_not_be_written_is_an_error(open_directory: Path) -> None:
+    open_directory.chmod(0o555)
+
+    with without_privileges(), pytest.raises(InstanceUUIDError, match="Permission denied"):
+        instanceuuid.get()
 
 
 @pytest.mark.parametrize("name", ["missing/uuid.txt", "/proc/uuid.txt"])
