@@ -95,7 +95,8 @@ def demo(
                 _tell(connection, session, place, console)
             return
     console.print("Interrupted.  What was done is kept, and the rest waits.")
-    console.print(f"Finish it:  zasync demo --resume --dir {place.directory}", markup=False)
+    again = f"{demo_report.command_name()} demo --resume --dir {place.directory}"
+    console.print(f"Finish it:  {again}", markup=False)
     raise click.exceptions.Exit(INTERRUPTED)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.rule import Rule
@@ -72,14 +75,25 @@ def _printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def command_name() -> str:
+    """How to call this command again: by its path, if it is not on the PATH."""
+    called = Path(sys.argv[0])
+    if shutil.which("zasync") or called.name != "zasync":
+        return "zasync"
+    called = called.absolute()
+    here = Path.cwd()
+    return shlex.quote(str(called.relative_to(here) if called.is_relative_to(here) else called))
+
+
 def show_next(uri: str, top: list[tuple[str, int]], console: Console) -> None:
     """Print commands to try on the database that is left."""
     db = f"--db {shlex.quote(uri)}"
+    zasync = command_name()
     name = shlex.quote(json.dumps(top[0][0])) if top else "'\"len\"'"
     console.print("\nNext, on the database that this leaves:", style="bold")
     for command in (
-        f"zasync status {db}",
-        f"zasync put {db} zasync.demo.jobs:how_often {name}",
-        f"zasync worker {db}",
+        f"{zasync} status {db}",
+        f"{zasync} put {db} zasync.demo.jobs:how_often {name}",
+        f"{zasync} worker {db}",
     ):
         console.print(Text(f"  {command}"))
