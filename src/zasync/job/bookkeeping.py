@@ -79,3 +79,11 @@ def put_again(job: Any, queue: Any) -> None:
         queue.reschedule(job, due)
     else:
         queue.putBack(job)
+
+
+def adopt(job: Any) -> None:
+    """Give a job that has lost its agent to the agent that runs the present job, if any."""
+    found = threadlocal.surroundings.get()
+    agent = None if found is None else getattr(found.get_job(), "agent", None)
+    if agent is not None and job.agent is None and not job.is_callback:
+        agent.adopt(job)

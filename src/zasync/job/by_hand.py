@@ -21,7 +21,7 @@ from zasync.interfaces import (
 )
 from zasync.job import relations
 from zasync.job.attempt import name_of
-from zasync.job.bookkeeping import keep_books, put_resumption
+from zasync.job.bookkeeping import adopt, keep_books, put_resumption
 from zasync.job.performance import call_back, give_up, perform, resume
 from zasync.job.run import Ending, Host, Run
 from zasync.job.states import Move
@@ -99,19 +99,24 @@ def _commit_start(run: Run) -> None:
 
 
 def fail_by_hand(job: Any, error: Any) -> Any:
-    """`job.fail(error)`: make it the result, commit, and run the callbacks."""
+    """`job.fail(error)`: make it the result, commit, and run the callbacks.
+
+    Answers the Failure; but nothing to the job whose only work this is, which has not failed.
+    """
     manager = _manager_of(job)
-    if not _is_failing_job_of(job):
+    by_a_job_of_ours = _is_failing_job_of(job)
+    if not by_a_job_of_ours:
         Move.FAIL.check(job)
     if not relations.has_result(job):
         _write_early_failure(job, error)
+        adopt(job)
         manager.commit()
         job.report_end()
     outcome = call_back(job, host_here())
     if outcome.ending is Ending.STOPPED:
         raise Stopped
     keep_books(job, outcome)
-    return job.result
+    return None if by_a_job_of_ours else job.result
 
 
 def _is_failing_job_of(job: Any) -> bool:

@@ -22,6 +22,7 @@ from zasync.interfaces import (
     IAgent,
 )
 from zasync.job import attempt, bookkeeping, by_hand, decisions, performance, relations, run
+from zasync.job.bookkeeping import adopt
 from zasync.job.states import Move
 
 
@@ -56,7 +57,7 @@ def _interrupt(job: Any, by_hand: bool) -> Any:
     job._token = None
     if decision is False:
         job.finish(Failure(AbortedError(f"{job!r} was interrupted")))
-        _adopt(job)
+        adopt(job)
         return decision
     at_once = decision is True or decisions.is_first_in_line(decision)
     due = 0 if at_once else decisions.due_moment(decision)
@@ -82,15 +83,7 @@ def _wait_on(job: Any, inner: Any) -> None:
     """The job waits for another one, which no death of ours can stop."""
     if relations.has_result(inner):
         job.take_inner_result(attempt.unwrapped(inner))
-    _adopt(job)
-
-
-def _adopt(job: Any) -> None:
-    """Give a job that has lost its agent to the agent that runs the present job, if any."""
-    found = threadlocal.surroundings.get()
-    agent = None if found is None else getattr(found.get_job(), "agent", None)
-    if agent is not None and job.agent is None and not job.is_callback:
-        agent.adopt(job)
+    adopt(job)
 
 
 def resume_callbacks(job: Any) -> None:
@@ -118,7 +111,7 @@ def finish_callbacks(job: Any, *, resuming: bool = False) -> None:
     """Run the callbacks, then those of the jobs that waited for this one to be completed."""
     host = by_hand.host_here()
     if not job.is_callback:
-        committed(_adopt, job, transaction_manager=job._p_jar.transaction_manager)
+        committed(adopt, job, transaction_manager=job._p_jar.transaction_manager)
     outcome = performance.call_back(job, host, resuming=resuming)
     if outcome.ending is run.Ending.STOPPED:
         raise Stopped  # what runs here is interrupted too, and begins here anew

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from tests.integration.dispatcher import jobs_for_tests as jobs
 from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, LOAD, VOTE, FaultyStorage
 from tests.support.running import Runner, Site, running, until
 from zasync.agent import Agent
-from zasync.interfaces import COMPLETED
+from zasync.interfaces import COMPLETED, NEW
 from zasync.job import Job
 
 
@@ -208,3 +209,61 @@ def test_a_slow_callback_that_waits_is_finished_by_whoever_ends_it(site: Site) -
         site.completed(job, callback)
     assert callback.result == 2
     assert timedelta() <= job.initial_callbacks_end - job.active_end
+
+
+def test_a_job_that_is_too_late_fails_and_its_callback_is_told(site: Site) -> None:
+    with running(site.db, poll_interval=0.05):
+        job = Job(jobs.count_up)
+        callback = job.addCallback(jobs.note)
+        site.put(job, begin_by=timedelta())
+        site.completed(job, callback)
+        assert "count" not in site.sees(lambda: site.root)
+    assert job.result.check(TimeoutError)
+    assert job.agent is not None, "it is to be found among the completed"
+
+
+def test_a_poll_that_cannot_read_something_is_repeated_wherever_that_is(
+    site: Site, faulty: FaultyStorage
+) -> None:
+    with running(site.db, poll_interval=0.05) as runner:
+        for skip in range(12):
+            with runner.dispatcher._poll_lock:
+                runner.dispatcher._poller.connection.cacheMinimize()
+                fault = faulty.fail(LOAD, ClientDisconnected(), skip=skip)
+            job = site.put(Job(jobs.note, skip))
+            site.completed(job)
+            fault.times = 0
+    assert sorted(jobs.seen) == [(skip,) for skip in range(12)]
+
+
+def test_a_thread_waits_for_the_storage_before_it_opens_its_connection(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, refused = site.db.open, []
+
+    def open_later(*args: Any, **options: Any) -> Any:
+        if threading.current_thread().name.startswith("zasync /") and not refused:
+            refused.append(True)
+            raise ClientDisconnected
+        return real(*args, **options)
+
+    monkeypatch.setattr(site.db, "open", open_later)
+    with running(site.db):
+        job = site.put(Job(jobs.note, 1))
+        site.completed(job)
+    assert refused
+    assert "did not let us open a connection" in caplog.text
+
+
+def test_a_deferred_of_a_job_that_was_taken_away_changes_nothing(site: Site) -> None:
+    with running(site.db, poll_interval=0.05) as runner:
+        job = site.put(jobs.later)
+        until(lambda: jobs.deferreds, "the Deferred")
+        agent = site.queue.dispatchers[runner.uuid]["main"]
+        site.commit(lambda: agent.remove(job))
+        jobs.deferreds[0].callback("too late")
+        until(lambda: not runner.dispatcher.getActiveJobIds(), "the end of the run")
+        after = site.put(Job(jobs.note, "after"))
+        site.completed(after)
+    assert site.sees(lambda: job.status) == NEW
+    assert job.result is None
