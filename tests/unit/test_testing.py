@@ -816,7 +816,9 @@ def test_logs_of_a_level_are_printed(logger: Any) -> None:
     logging.getLogger("zasync.events").info("seen")
     logging.getLogger("zasync.trace").debug("unseen")
 
-    assert output.getvalue() == "seen\n"
+    lines = output.getvalue().splitlines()  # threads of other tests may log here too
+    assert "seen" in lines
+    assert "unseen" not in lines
 
 
 def test_logs_go_to_standard_output_until_the_handler_is_taken_away(
