@@ -33,6 +33,7 @@ RETRY_TWIN = 60.0  # seconds between two complaints about a twin
 class Plan:
     """What is to be done in this process if the transaction is committed."""
 
+    hurried: bool = False  # a hint hastened the poll
     tidied: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
     started: list[tuple[Pool, Tracked, dict[str, Any]]] = dataclasses.field(default_factory=list)
     joined: set[str] = dataclasses.field(default_factory=set)
@@ -83,10 +84,10 @@ class Poller:
     def _transact(self, info: PollInfo, hurried: bool) -> Plan:
         self.manager.begin()
         try:
-            plan = Plan()
+            plan = Plan(hurried)
             for name, queue in self._queues():
                 self._work_queue(name, queue, plan, info)
-            if hurried and plan.can_wait():
+            if plan.hurried and plan.can_wait():
                 plan.tidied.clear()
                 self.manager.abort()
             else:
@@ -118,7 +119,9 @@ class Poller:
         if record is None:
             return
         before = record.last_ping.value
-        queue.dispatchers.ping(self.dispatcher.UUID, self.observer.is_dead)
+        queue.dispatchers.ping(
+            self.dispatcher.UUID, self._only_watch if plan.hurried else self.observer.is_dead
+        )
         if record.incarnation != self.incarnation:  # others had deactivated us
             self._enter(record)
         plan.urgent |= record.last_ping.value != before
@@ -130,6 +133,11 @@ class Poller:
         due = queue.next_due()
         if due is not None and due > clock.now():
             plan.due.append(due.timestamp())
+
+    def _only_watch(self, record: Any) -> bool:
+        """Note the sibling's signs of life; to clear it away is left to a poll that commits."""
+        self.observer.is_dead(record)
+        return False
 
     def _prune(self, name: str, queue: Any, plan: Plan) -> None:
         """Now and then, forget the dispatchers that never came back."""
