@@ -5,35 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ZODB.POSException import InvalidObjectReference
 
 from tests.support.bench import Bench
+from tests.support.benches import bench, standing
 from tests.support.clocks import StandingClock
 from tests.unit.job import things
 from zasync import local, threadlocal
-from zasync.foundation import attempts, clock
+from zasync.foundation import attempts
 from zasync.interfaces import COMPLETED
 from zasync.job import Job
 
-
-@pytest.fixture(autouse=True)
-def standing() -> Iterator[StandingClock]:
-    standing = StandingClock()
-    before = clock.install(standing)
-    yield standing
-    clock.install(before)
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    things.reset()
-    bench = Bench()
-    yield bench
-    bench.close()
+__all__ = ["bench", "standing"]
 
 
 def run(bench: Bench, function: Any, *, held: bool = True) -> Any:
