@@ -264,7 +264,7 @@ class Poller:
         key = (job.oid, connection.db().database_name)
         tracked = Tracked(key, job._token, job._place)
         info = {
-            "call": repr(job),
+            "call": job.callable_name,  # with its arguments once a thread has loaded them
             "queue": pool.queue_name,
             "agent": pool.agent_name,
             "quota names": job.quota_names,

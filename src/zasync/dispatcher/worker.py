@@ -37,7 +37,8 @@ class Worker:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
         try:
             run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
-            self.infos.update(tracked.key, thread=threading.get_ident(), started=clock.now())
+            thread = threading.get_ident()
+            self.infos.update(tracked.key, call=repr(run.job), thread=thread, started=clock.now())
             self._settle(tracked, run, self._guarded(run, performance.perform))
         except BaseException:
             # Whatever this is, the job must not lie in its place for ever: it is handed back.
