@@ -4,6 +4,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -204,8 +205,16 @@ def test_a_directory_is_no_database(tmp_path: Path):
     )
 
 
-def test_a_file_that_this_user_may_not_write_is_named(tmp_path: Path):
+def test_a_file_that_this_user_may_not_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert opens(f"{tmp_path}/Data.fs")
+    # The other user may have no access to the installation, so look up what it has beforehand.
+    resolvers = entry_points(group="zodburi.resolvers")
+    for resolver in resolvers:
+        resolver.load()
+    for module in ("zasync.storage.uri", "zodburi"):
+        monkeypatch.setattr(f"{module}.entry_points", lambda **group: resolvers)
     for path in tmp_path.iterdir():
         path.chmod(0o444)
 
