@@ -22,6 +22,7 @@ import zasync.dispatcher
 from zasync import instanceuuid, subscribers, testing
 from zasync.dispatcher import registry
 from zasync.foundation import clock
+from zasync.testing import fail_points
 
 pytest_plugins = ["tests.support.zeo"] if importlib.util.find_spec("tests.support.zeo") else []
 
@@ -44,6 +45,7 @@ def isolated(
     end_dispatchers()
     subscribers.signal_handlers.clear()
     testing.tearDownDatetime()
+    fail_points.disarm()
     clock.install(real_clock)
     zope.event.subscribers[:] = handlers
     zope.component.hooks.setSite(None)

@@ -30,6 +30,7 @@ from zasync.dispatcher.pool import Pool
 from zasync.dispatcher.wakeup import Hints
 from zasync.dispatcher.worker import Worker
 from zasync.foundation import attempts, clock
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
 
@@ -256,7 +257,9 @@ class Dispatcher:
             self.activated = None
             self.hints.stop()
             self._next_timer()
+        reach("stop.draining")
         self._drain(self.grace if grace is None else grace)
+        reach("stop.deactivating")
         with self._poll_lock:
             self._say_goodbye()
             for pool in self._all_pools():

@@ -17,6 +17,7 @@ from zasync.failure import Failure
 from zasync.foundation import clock
 from zasync.foundation.attempts import OwnManager, end
 from zasync.foundation.errors import Trouble, classify, why_unreadable
+from zasync.foundation.failpoints import reach
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
@@ -74,6 +75,7 @@ class Poller:
         except Exception as error:
             return self._after_error(error)
         self._pause = FIRST_PAUSE
+        reach("poll.committed")
         self._act(plan)
         self.dispatcher.polls.add(info)
         events.polled(info)
@@ -91,6 +93,7 @@ class Poller:
                 plan.tidied.clear()
                 self.manager.abort()
             else:
+                reach("poll.committing")
                 self.manager.commit()
             return plan
         except BaseException:
@@ -125,6 +128,7 @@ class Poller:
         if record.incarnation != self.incarnation:  # others had deactivated us
             self._enter(record)
         plan.urgent |= record.last_ping.value != before
+        reach("poll.pinged")
         self._prune(name, queue, plan)
         for agent_name, agent in list(record.items()):
             if IAgent.providedBy(agent):
@@ -145,6 +149,7 @@ class Poller:
         if now >= self._prune_at.get(name, 0.0):
             self._prune_at[name] = now + PRUNE_INTERVAL
             plan.urgent |= bool(queue.dispatchers.prune())
+            reach("maintenance.pruned")
 
     def _own_record(self, name: str, queue: Any, plan: Plan) -> Any:
         """Our record in the queue, activated by us; None if the queue is left to a twin."""
@@ -193,6 +198,7 @@ class Poller:
                 token = clock.current().token()
                 job.start(token)
                 seen["new jobs"].append(self._start(pool, job, plan))
+                reach("poll.claimed")
         except Exception as error:
             if classify(error, from_storage=True) is not Trouble.OTHER:
                 raise  # the whole poll is to be repeated
@@ -203,6 +209,7 @@ class Poller:
 
     def _tidy(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """Move what has ended to where it belongs."""
+        reach("poll.tidying")
         held = {place: integer_oid(job) for place, job in agent.held()}
         for tracked in list(pool.tracked.values()):
             if held.get(tracked.place) != tracked.key[0]:  # others took it out

@@ -14,6 +14,7 @@ from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
 from zasync.foundation import clock
 from zasync.foundation.attempts import Stopped, begun
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError
@@ -36,6 +37,7 @@ class Worker:
     def _perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
         try:
+            reach("run.taken")
             run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
             thread = threading.get_ident()
             self.infos.update(tracked.key, call=repr(run.job), thread=thread, started=clock.now())

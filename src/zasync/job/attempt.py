@@ -17,6 +17,7 @@ from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, committed
 from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import (
@@ -53,9 +54,11 @@ def attempt(run: Run) -> Outcome | Step:
     guard = CommitGuard(run, warns=not getattr(callable, "commits_by_itself", False))
     setup_info = None
     try:
+        reach("run.begun")
         with guard:
             setup_info = job.setUp()
             value = callable(*args, **kwargs)
+        reach("run.returned")
         outcome = settle(run, value, attempt)
     except Stopped:
         raise
@@ -228,6 +231,7 @@ def _commit(
     `settled` asks whether the commit took effect; by default, whether the job has moved on.
     """
     try:
+        reach("run.committing")
         run.manager.commit()
     except (SystemExit, KeyboardInterrupt):
         attempts.end(run.manager)
@@ -244,6 +248,7 @@ def _commit(
             _report(run, outcome)
             return outcome
         return decide(run, "commitError", failure, again)
+    reach("run.settled")
     _report(run, outcome)
     return outcome
 
@@ -274,6 +279,7 @@ def after_error(run: Run) -> Outcome | Step:
     """The callable (or loading what it needs) raised what is being handled now."""
     failure = Failure()
     attempts.end(run.manager)
+    reach("run.failed")
     return decide(run, "jobError", failure, attempt)
 
 
@@ -324,7 +330,9 @@ def _settle_for_sure(run: Run, write: Callable[..., Any], *args: Any) -> Any:
 def _write_failure(run: Run, failure: Failure) -> Outcome:
     run.check_owned()
     _remember(run)
-    return _finish(run.job, failure)
+    outcome = _finish(run.job, failure)
+    reach("run.failing")
+    return outcome
 
 
 def _remember(run: Run) -> None:
@@ -358,6 +366,6 @@ def _write_again(run: Run, due: int) -> None:
     _remember(run)
     job = run.job
     job._again = due
-    if not job.is_callback:
-        return
-    put_callback_again(job, due)
+    if job.is_callback:
+        put_callback_again(job, due)
+    reach("run.rescheduling")

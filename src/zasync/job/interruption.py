@@ -12,6 +12,7 @@ from typing import Any
 from zasync import threadlocal
 from zasync.failure import Failure
 from zasync.foundation.attempts import Stopped, committed
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -53,6 +54,7 @@ def _interrupt(job: Any, by_hand: bool) -> Any:
         _wait_on(job, inner)
         return None
     decision = decisions.ask_policy(job, "interrupted")
+    reach("recovery.interrupting")
     job.policy_changed()
     job._token = None
     if decision is False:

@@ -17,6 +17,7 @@ from zasync import threadlocal
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, committed
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -85,13 +86,17 @@ def call_back(job: Any, host: Host, *, resuming: bool = False) -> Outcome:
         token = clock.current().token()
         step = committed(_next_callback, job, seen, resuming, token, transaction_manager=manager)
         if step.callback is None:
+            reach("callbacks.done")
             return Outcome(Ending.COMPLETED if step.done else Ending.CALLBACKS, failed=job.failed)
         seen = step.index + 1
         if step.interrupted:
             step.callback.handleInterrupt()
             seen = step.index
             continue
-        if _run_callback(step.callback, host).ending is Ending.STOPPED:
+        reach("callbacks.chosen")
+        ending = _run_callback(step.callback, host).ending
+        reach("callbacks.called")
+        if ending is Ending.STOPPED:
             return Outcome(Ending.STOPPED, failed=job.failed)
 
 
@@ -111,6 +116,7 @@ def _next_callback(job: Any, seen: int, resuming: bool, token: int) -> _Step:
     Marks what is chosen as ACTIVE under the new `token`, in the transaction that will be
     committed; done again after a doubtful commit, it answers what it chose.
     """
+    reach("callbacks.next")
     unfinished = False
     for index, item in enumerate(job.callbacks):
         callback = item.getJob(job.result) if ICallbackProxy.providedBy(item) else item

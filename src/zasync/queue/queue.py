@@ -23,6 +23,7 @@ from ZODB.POSException import POSError
 from zasync.foundation import clock
 from zasync.foundation.containers import ReadMapping
 from zasync.foundation.errors import Trouble, classify, why_unreadable
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.wakeup import ring_after_commit
 from zasync.interfaces import (
@@ -112,6 +113,7 @@ class Queue(Persistent):
         place = self._line_up(job, job._begin_after)
         job.set_deadline()
         self._admit(job, Move.PUT, place)
+        reach("put.added")
         return job
 
     def _prepare(

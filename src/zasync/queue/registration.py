@@ -20,6 +20,7 @@ from persistent import Persistent
 from zasync.foundation import clock
 from zasync.foundation.containers import DAYS_KEPT, ReadMapping
 from zasync.foundation.errors import why_unreadable
+from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -162,6 +163,7 @@ def hand_back(agent: Any, queue: Any) -> None:
     """Take all jobs out of `agent`, so that they keep their order, and see to each of them."""
     for job in reversed(list(agent)):
         hand_back_one(job, agent, queue)
+        reach("recovery.handed_back")
 
 
 def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
@@ -256,6 +258,7 @@ class Dispatchers(ReadMapping):
         for sibling in siblings[:1] if is_dead is None else siblings:
             if (is_dead or _looks_dead)(sibling):
                 events.sibling_is_dead(sibling.UUID, self.parent.name)
+                reach("recovery.found_dead")
                 sibling.deactivate()
 
     def _active_after(self, uuid: UUID) -> list[DispatcherAgents]:
