@@ -32,7 +32,7 @@ DEV := $(VENV)/.installed-dev
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit covered docs bench format
+.PHONY: help demo test lint types layers unit covered docs bench teeth format
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
 
@@ -45,6 +45,7 @@ help:
 	@echo "make layers            import-linter"
 	@echo "make unit [ARGS=...]   pytest with branch coverage"
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
+	@echo "make teeth             which test catches which seeded bug"
 	@echo "make bench             what a job costs, and how soon it starts"
 	@echo "make docs              the documentation, into docs/_build/html"
 
@@ -73,6 +74,9 @@ covered: $(DEV)
 
 bench: $(DEV)
 	$(RUN) benchmarks
+
+teeth: $(DEV)
+	$(RUN) tests.teeth
 
 docs: $(DEV)
 	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html

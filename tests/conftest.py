@@ -19,6 +19,7 @@ from ZODB.DemoStorage import DemoStorage
 from zope.component.globalregistry import base as registrations
 
 import zasync.dispatcher
+from tests.support.clocks import StandingClock
 from zasync import instanceuuid, subscribers, testing
 from zasync.dispatcher import registry
 from zasync.foundation import clock
@@ -51,6 +52,15 @@ def isolated(
     zope.component.hooks.setSite(None)
     registrations.__init__("base")  # type: ignore[misc]
     instanceuuid.reset()
+
+
+@pytest.fixture
+def standing_clock() -> Iterator[StandingClock]:
+    """Time stands still until the test moves it."""
+    standing = StandingClock()
+    previous = clock.install(standing)
+    yield standing
+    clock.install(previous)
 
 
 def end_dispatchers() -> None:

@@ -15,9 +15,7 @@ import ZODB
 import zope.component
 from ZODB.DemoStorage import DemoStorage
 
-from tests.support.clocks import StandingClock
 from zasync.agent import Agent
-from zasync.foundation import clock
 from zasync.interfaces import KEY
 from zasync.job import Job
 from zasync.queue import Queue, Queues
@@ -94,15 +92,6 @@ def numbered(number: int, *quota_names: str) -> Job:
 
 def numbers(jobs: Any) -> list[int]:
     return [job.args[0] for job in jobs]
-
-
-@pytest.fixture
-def standing_clock() -> Iterator[StandingClock]:
-    """Time stands still until the test moves it."""
-    standing = StandingClock()
-    previous = clock.install(standing)
-    yield standing
-    clock.install(previous)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: ZPL-2.1
-from tests.support.queues import db, heard, open_view, standing_clock, view
+from tests.support.queues import db, heard, open_view, view
 
-__all__ = ["db", "heard", "open_view", "standing_clock", "view"]
+__all__ = ["db", "heard", "open_view", "view"]

@@ -18,6 +18,7 @@ from tests.support.clocks import StandingClock
 from zasync.foundation import attempts
 from zasync.interfaces import ACTIVE, CALLBACKS, COMPLETED, NEW, IJob
 from zasync.job import Job, NeverRetry, adapting, bookkeeping, performance, run
+from zasync.job.attempt import LONGEST_RETRY_PAUSE
 from zasync.job.by_hand import ByHand
 from zasync.job.performance import perform
 from zasync.job.run import Ending, Run
@@ -398,3 +399,16 @@ def test_bookkeeping_within_a_dispatcher_is_left_to_its_poll(
 
     assert (held.status, free.status) == (COMPLETED, COMPLETED)
     assert list(bench.agent) == [held]
+
+
+def test_runs_that_collided_wait_for_different_times(
+    bench: Bench, standing_clock: StandingClock
+) -> None:
+    for _ in range(5):
+        job = scripted(bench, Script(*[ConflictError("again")] * 4, "done"))
+        bench.commit()
+        assert job() == "done"
+    waited = [seconds for seconds in standing_clock.waits if seconds]
+    assert len(waited) == 20
+    assert len(set(waited)) == 20
+    assert max(waited) <= LONGEST_RETRY_PAUSE

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Known bugs of job queues, written as small changes of our code, and the tests that catch them.
+
+A bug is put into a copy of the sources, never into the sources.  An edit names text that is there
+exactly once, so that a bug which no longer fits the code is noticed at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """In `file` of the package, `old` becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Bug:
+    """One change for the worse; `tests` are files or directories, of which one test must fail."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]
+
+
+_QUOTA_TREE = """\
+    @property
+    def _holders(self) -> Any:
+        return tuple(self._tree.values(min=0))
+
+    def _keep(self, holders: Any) -> None:
+        wanted = {token: (job, token) for job, token in holders}
+        for token in set(self._tree.keys(min=0)) - set(wanted):
+            del self._tree[token]
+        for token in set(wanted) - set(self._tree):
+            self._tree[token] = wanted[token]
+
+"""
+_HOLDERS = "    _holders: tuple[tuple[Any, int], ...] = ()  # job, token of its hold\n"
+_ONE_MORE = "(*self._holders, (job, job._quota_hold))"
+_HOLD = f"        self._holders = {_ONE_MORE}\n"
+_FORGET = "            self._holders = held\n"
+_QUOTA_INIT = "    def __init__(self, size: int = 1) -> None:\n        self.size = size\n"
+_TREE_INIT = """\
+    def __init__(self, size: int = 1) -> None:
+        from BTrees.LOBTree import LOBTree
+
+        self._tree = LOBTree({-1: None})
+        self.size = size
+"""
+_TREE_WITH_LENGTH_INIT = """\
+    def __init__(self, size: int = 1) -> None:
+        from BTrees.Length import Length
+        from BTrees.LOBTree import LOBTree
+
+        self._tree = LOBTree({-1: None})
+        self._used = Length()
+        self.size = size
+"""
+
+BUGS = (
+    Bug(
+        "claim without a guard on the dispatcher's own record",
+        (
+            Edit(
+                "agent.py", "            record._p_jar.readCurrent(record)\n", "            pass\n"
+            ),
+            Edit("agent.py", "            record.last_ping.touch()\n", ""),
+        ),
+        ("tests/integration/queue/test_conflicts.py",),
+    ),
+    Bug(
+        "quota kept in a tree that merges",
+        (
+            Edit("queue/quota.py", _HOLDERS, _QUOTA_TREE),
+            Edit("queue/quota.py", _QUOTA_INIT, _TREE_INIT),
+            Edit("queue/quota.py", _HOLD, f"        self._keep({_ONE_MORE})\n"),
+            Edit("queue/quota.py", _FORGET, "            self._keep(held)\n"),
+        ),
+        ("tests/integration/queue/test_conflicts.py",),
+    ),
+    Bug(
+        "quota counted in a Length that merges",
+        (
+            Edit("queue/quota.py", _HOLDERS, _QUOTA_TREE),
+            Edit("queue/quota.py", _QUOTA_INIT, _TREE_WITH_LENGTH_INIT),
+            Edit(
+                "queue/quota.py",
+                "        return len(self._holders) >= self._size\n",
+                "        return self._used() >= self._size\n",
+            ),
+            Edit(
+                "queue/quota.py",
+                _HOLD,
+                f"        self._used.change(1)\n        self._keep({_ONE_MORE})\n",
+            ),
+            Edit(
+                "queue/quota.py",
+                _FORGET,
+                "            self._used.change(len(held) - len(self._holders))\n"
+                "            self._keep(held)\n",
+            ),
+        ),
+        ("tests/integration/queue/test_conflicts.py",),
+    ),
+    Bug(
+        "blind retry after an error from a commit",
+        (
+            Edit(
+                "foundation/attempts.py",
+                "if committing and happened is not None and _asked(happened, transaction_manager):",
+                "if False:",
+            ),
+            Edit("job/attempt.py", "if _look(run, settled or run.has_settled):", "if False:"),
+        ),
+        ("tests/unit/job/test_doubt.py", "tests/integration/dispatcher/test_faults.py"),
+    ),
+    Bug(
+        "retry only of errors that call themselves transient",
+        (
+            Edit(
+                "foundation/errors.py",
+                "    if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):\n",
+                "    if isinstance(error, TransientError) and names & STORAGE_NAMES:\n",
+            ),
+        ),
+        ("tests/unit/foundation/test_errors.py",),
+    ),
+    Bug(
+        "place in a quota known by the job alone, without the token of its hold",
+        (
+            Edit(
+                "queue/quota.py",
+                "            if job._quota_hold == token and self.name in job.quota_names\n",
+                "            if job._quota_hold is not None and self.name in job.quota_names\n",
+            ),
+            Edit(
+                "queue/quota.py",
+                "any(holder is job and token == job._quota_hold for holder, token in"
+                " self._holders)",
+                "any(holder is job for holder, token in self._holders)",
+            ),
+        ),
+        ("tests/unit/queue/test_quota.py",),
+    ),
+    Bug(
+        "run that does not look whether the job is still its own",
+        (
+            Edit(
+                "job/run.py",
+                "return bool(self.job.status == ACTIVE and self.job._token == self.token)",
+                "return bool(self.job.status == ACTIVE)",
+            ),
+        ),
+        ("tests/unit/job/test_interruption.py", "tests/integration/dispatcher"),
+    ),
+    Bug(
+        "callbacks run before the result is committed",
+        (
+            Edit(
+                "job/attempt.py",
+                '        reach("run.committing")\n',
+                '        reach("run.committing")\n'
+                "        if outcome.ending is Ending.CALLBACKS:\n"
+                "            for each in run.job.callbacks:\n"
+                "                if hasattr(each, 'callable'):\n"
+                "                    each.callable(*each.args, run.job.result)\n"
+                "                    each._status = 'completed-status'\n",
+            ),
+        ),
+        ("tests/unit/job/test_callbacks.py",),
+    ),
+    Bug(
+        "completion in a transaction of its own, after the job's changes",
+        (
+            Edit(
+                "job/attempt.py",
+                "    value = unwrapped(value)\n",
+                "    value = unwrapped(value)\n    run.manager.commit()\n    run.manager.begin()\n",
+            ),
+        ),
+        ("tests/integration/job/test_death_at_any_commit.py",),
+    ),
+    Bug(
+        "siblings judged by comparing wall clocks",
+        (
+            Edit(
+                "dispatcher/liveness.py",
+                "        key = (record.parent.name, record.UUID.int)\n        sign",
+                "        return bool(record.dead)\n"
+                "        key = (record.parent.name, record.UUID.int)\n        sign",
+            ),
+        ),
+        ("tests/unit/dispatcher/test_liveness.py",),
+    ),
+    Bug(
+        "no ping while the last one lies in the future",
+        (
+            Edit(
+                "queue/registration.py",
+                "not timedelta() <= now - last < record.ping_interval",
+                "now - last >= record.ping_interval",
+            ),
+        ),
+        (
+            "tests/unit/queue/test_registration.py",
+            "tests/integration/dispatcher/test_membership.py",
+        ),
+    ),
+    Bug(
+        "claims stop at the first job that is not due by the reader's clock",
+        (
+            Edit(
+                "queue/queue.py",
+                "    return entry.place.kind != LATER or entry.job._begin_after <= now\n",
+                "    return entry.job._begin_after <= now\n",
+            ),
+            Edit(
+                "queue/queue.py",
+                "if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):\n"
+                "                continue\n",
+                "if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):\n"
+                "                return\n",
+            ),
+        ),
+        ("tests/unit/queue",),
+    ),
+    Bug(
+        "deadline of a retry looked at the wrong way round",
+        (
+            Edit(
+                "job/decisions.py",
+                "due_moment(decision) > job._deadline",
+                "due_moment(decision) < job._deadline",
+            ),
+        ),
+        ("tests/unit/job",),
+    ),
+    Bug(
+        "place leaked when a job raises SystemExit",
+        (
+            Edit(
+                "dispatcher/worker.py",
+                "            events.process_ending_error(run.job, error)\n"
+                "            return self._fail(run, Failure())\n",
+                "            raise\n",
+            ),
+            Edit(
+                "dispatcher/worker.py",
+                "            # Whatever this is, the job must not lie in its place for ever: it is"
+                " handed back.\n"
+                "            self.pool.settled(tracked, Outcome(Ending.STOPPED))\n",
+                "",
+            ),
+        ),
+        ("tests/integration/dispatcher/test_performing.py",),
+    ),
+    Bug(
+        "site of a job left for the next one",
+        (
+            Edit(
+                "dispatcher/pool.py",
+                "            zope.component.hooks.setSite(None)\n"
+                "            connection.cacheGC()\n",
+                "            connection.cacheGC()\n",
+            ),
+        ),
+        ("tests/integration/dispatcher/test_performing.py",),
+    ),
+    Bug(
+        "status and values of users' classes in one record",
+        (
+            Edit(
+                "job/values.py",
+                "    return reference if isinstance(value, Persistent) else _TOO_MUCH\n",
+                "    return 0\n",
+            ),
+        ),
+        ("tests/unit/job",),
+    ),
+    Bug(
+        "function stored by reference",
+        (
+            Edit(
+                "job/callables.py",
+                "        return (GLOBAL, module, qualname), None\n",
+                "        return (OBJECT, module, qualname), callable\n",
+            ),
+        ),
+        ("tests/unit/job",),
+    ),
+    Bug(
+        "failure that keeps local variables",
+        (
+            Edit(
+                "failure.py",
+                "        captureVars: bool = False,\n",
+                "        captureVars: bool = True,\n",
+            ),
+        ),
+        ("tests/unit/test_failure.py",),
+    ),
+    Bug(
+        "text of jobs printed as it is",
+        (
+            Edit(
+                "foundation/text.py",
+                "    return pattern.sub(lambda found: ascii(found.group())[1:-1], text)\n",
+                "    return text if pattern else text\n",
+            ),
+        ),
+        ("tests/unit/foundation/test_text.py",),
+    ),
+    Bug(
+        "UUID file written in place",
+        (
+            Edit(
+                "instanceuuid.py",
+                "    directory, base = os.path.split(os.path.abspath(name))\n",
+                "    with open(name, 'xb') as file:\n"
+                "        for byte in content:\n"
+                "            file.write(bytes([byte]))\n"
+                "            file.flush()\n"
+                "    return\n"
+                "    directory, base = os.path.split(os.path.abspath(name))\n",
+            ),
+        ),
+        ("tests/unit/test_instanceuuid.py",),
+    ),
+    Bug(
+        "those who collided wait equally long",
+        (
+            Edit(
+                "job/attempt.py",
+                "        attempts.pause(clock.current().random.uniform(0, longest))\n",
+                "        attempts.pause(longest)\n",
+            ),
+        ),
+        ("tests/unit/job/test_doubt.py",),
+    ),
+    Bug(
+        "waits in a worker thread that a stop does not cut short",
+        (
+            Edit(
+                "foundation/attempts.py",
+                "    if clock.wait(stop_signal.get(), seconds):\n",
+                "    if clock.wait(None, seconds):\n",
+            ),
+        ),
+        ("tests/unit/foundation/test_attempts.py", "tests/integration/dispatcher/test_faults.py"),
+    ),
+    Bug(
+        "records pruned while their agents hold jobs",
+        (
+            Edit(
+                "queue/registration.py",
+                "            and not any(len(agent) for agent in record.values())\n",
+                "",
+            ),
+        ),
+        ("tests/unit/queue/test_registration.py",),
+    ),
+    Bug(
+        "commit inside of a job tolerated silently",
+        (
+            Edit(
+                "job/run.py",
+                "            events.job_committed_itself(self.run.job)\n",
+                "            pass\n",
+            ),
+        ),
+        ("tests/unit/job",),
+    ),
+)
