@@ -16,6 +16,7 @@ def main() -> None:
     console = Console()
     console.print(costs())
     console.print(f"records that a plain job makes: {counting.records_of_a_plain_job()}")
+    console.print(f"growth of the database by an idle dispatcher: {counting.idle()} bytes a day")
     console.print(latencies())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import ZODB
 from ZODB.FileStorage import FileStorage
 
 from benchmarks import work
+from zasync import testing
+from zasync.dispatcher import Dispatcher
 from zasync.job import Job
 
 RECORD_HEADER = 42  # bytes that a FileStorage adds to each record
@@ -96,3 +99,24 @@ def _cost(
 ) -> Cost:
     commits, records, size = (late - early for early, late in zip(before, after, strict=True))
     return Cost(what, (commits - commits_of_others) / jobs, records / jobs, size / jobs)
+
+
+def idle(hours: float = 1.0) -> int:
+    """How many bytes a day a database grows by that one idle dispatcher pings in."""
+    with tempfile.TemporaryDirectory() as directory:
+        storage = FileStorage(str(Path(directory) / "Data.fs"))
+        database = ZODB.DB(storage)
+        work.fill(database, 0)
+        reactor = testing.Reactor()
+        dispatcher = Dispatcher(database, reactor, uuid=uuid.uuid4())
+        dispatcher.activate()
+        reactor.start()
+        reactor.time_flies(60)
+        before = storage.getSize()
+        reactor.time_flies(hours * 3600)
+        grown = storage.getSize() - before
+        reactor.stop()
+        testing.tear_down_dispatcher(dispatcher)
+        testing.tearDownDatetime()
+        database.close()
+    return round(grown * 24 / hours)
