@@ -319,6 +319,11 @@ def _is_due(entry: Entry, now: int) -> bool:
 
 
 def _check_new(job: Any) -> None:
+    if not job._names:  # ZODB empties objects that were new when the storage was lost in a commit
+        raise ValueError(
+            "this job lost its content when the transaction that it was put in failed;"
+            " make a new one to put it again"
+        )
     if job.status != NEW:
         raise ValueError(
             f"only a new job can be put, and the status of this one is {job.status}", job

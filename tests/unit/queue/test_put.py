@@ -410,3 +410,9 @@ def test_a_waiting_job_cannot_be_rescheduled(view: View) -> None:
         view.queue.reschedule(job, 2**50)
     assert job.begin_after == before
     assert len(view.queue) == len(list(view.queue)) == 1
+
+
+def test_a_job_emptied_by_a_failed_commit_is_refused_with_advice(view: View) -> None:
+    emptied = Job.__new__(Job)  # what ZODB leaves of a new object then
+    with pytest.raises(ValueError, match="lost its content"):
+        view.queue.put(emptied)
