@@ -32,11 +32,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 class ZeoServer(EmbeddedServer):
     """A server whose life a test governs."""
 
-    def restart(self) -> None:
-        """End the server properly and start it again at the same address."""
-        self._end_process()
-        self.start()
-
     def kill(self) -> None:
         """Kill the server like a crash does; `start` brings it back at the same address."""
         assert self._process is not None

@@ -18,13 +18,14 @@ import click
 from rich.console import Console
 
 from zasync.cli import demo_report
-from zasync.cli.children import Children, shared
+from zasync.cli.children import Children
 from zasync.cli.demo_place import Place, begin, continued, fresh_place
 from zasync.cli.errors import CommandError
 from zasync.cli.identity import state_in
 from zasync.cli.opening import connected, look, opened
 from zasync.cli.progress import progress
 from zasync.cli.running import dispatching
+from zasync.cli.sharing import Shared
 from zasync.cli.signals import Requests, stop_requests
 from zasync.demo import corpus, jobs
 from zasync.demo.report import Latency, make_report
@@ -88,8 +89,12 @@ def demo(
     _log_to(place.log, obj["debug"])
     if not resume:
         _begin(place, path, files, console)
-    with stop_requests() as requests, shared(place.uri, processes) as uri, opened(uri) as db:
-        session = _perform(db, uri, place, processes, requests, console)
+    with (
+        stop_requests() as requests,
+        Shared(place.uri, processes) as shared,
+        opened(shared.uri) as db,
+    ):
+        session = _perform(db, shared, place, processes, requests, console)
         if session is not None:
             with connected(db) as connection:
                 _tell(connection, session, place, console)
@@ -131,12 +136,12 @@ def _tell(connection: Any, session: Session, place: Place, console: Console) -> 
 
 
 def _perform(
-    db: Any, uri: str, place: Place, processes: int, requests: Requests, console: Console
+    db: Any, shared: Shared, place: Place, processes: int, requests: Requests, console: Console
 ) -> Session | None:
     """Work until all is done; None if that was interrupted."""
     with connected(db) as connection:
         before, started = _count(connection)[0], clock.monotonic()
-        with state_in(place.workers), _workers(db, uri, place, processes, requests) as check:
+        with state_in(place.workers), _workers(db, shared, place, processes, requests) as check:
             if not _watch(connection, requests, console, check):
                 return None
             seconds = clock.monotonic() - started
@@ -146,14 +151,16 @@ def _perform(
 
 @contextmanager
 def _workers(
-    db: Any, uri: str, place: Place, processes: int, requests: Requests
+    db: Any, shared: Shared, place: Place, processes: int, requests: Requests
 ) -> Iterator[Callable[[], None]]:
-    """Have the queue worked; yields what raises an error if nobody works it any more."""
+    """Have the queue worked; yields what keeps it so, to be called often."""
     if processes == 1:
-        with dispatching(db, uri, requests, size=SIZE, poll_interval=POLL_INTERVAL, grace=GRACE):
+        with dispatching(
+            db, shared.uri, requests, size=SIZE, poll_interval=POLL_INTERVAL, grace=GRACE
+        ):
             yield lambda: None
         return
-    options = ["--db", uri, "--size", str(SIZE), "--poll-interval", str(POLL_INTERVAL)]
+    options = ["--db", shared.uri, "--size", str(SIZE), "--poll-interval", str(POLL_INTERVAL)]
     with Children(
         processes,
         options,
@@ -162,7 +169,12 @@ def _workers(
         grace=GRACE,
         logs=place.directory,
     ) as children:
-        yield children.check
+
+        def check() -> None:
+            shared.check()
+            children.check()
+
+        yield check
 
 
 def _watch(

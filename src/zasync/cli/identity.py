@@ -15,13 +15,15 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 import zc.lockfile  # type: ignore[import-untyped]
 
 from zasync import instanceuuid
+from zasync.cli.errors import IdentityTaken
 from zasync.foundation import clock
 from zasync.instanceuuid import InstanceUUID
 from zasync.storage import file_storage_path, is_file_storage
@@ -37,10 +39,13 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
     """The UUID for a worker of the database `uri`, which is nobody else's during the block.
 
     It is that of the file that ZASYNC_UUID names, else of a slot in `state_directory`.
-    InstanceUUIDError if the file is damaged.
+    InstanceUUIDError if the file is damaged; IdentityTaken if another worker of this host has
+    the file that is named.
     """
-    if any(os.environ.get(name) for name in instanceuuid.VARIABLES):
-        yield instanceuuid.get()
+    named = next(filter(None, map(os.environ.get, instanceuuid.VARIABLES)), None)
+    if named is not None:
+        with _lock(Path(named)):
+            yield instanceuuid.get()
         return
     try:
         path, lock = _free_slot(state_directory(uri))
@@ -62,6 +67,21 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
         yield uuid
     finally:
         lock.close()
+
+
+def _lock(path: Path) -> AbstractContextManager[Any]:
+    """The lock on the uuid file `path`; IdentityTaken if another process has it."""
+    try:
+        return closing(zc.lockfile.LockFile(f"{path}.lock"))
+    except zc.lockfile.LockError:
+        raise IdentityTaken(
+            f"another worker runs under the UUID in {path}; give this one a file of its own"
+            f" ({FILE}), or end the other"
+        ) from None
+    except OSError:
+        # The file may lie where nothing can be written.  What the database knows of a twin
+        # protects us then, as it does from one on another host.
+        return nullcontext()
 
 
 def state_directory(uri: str) -> Path:

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,23 +17,37 @@ _WAKE_UP = 0.5  # seconds; on Windows nothing interrupts a wait, so none may be 
 
 
 class Requests:
-    """The requests to stop, in their order.  The first asks to finish, the second to end now."""
+    """The requests to stop, in their order.  The first asks to finish, the second to end now.
+
+    What comes from two sources is one request: a service manager that signals a whole group of
+    processes must not make those end at once whose parent also tells them to finish.
+    """
 
     def __init__(self) -> None:
         # A SimpleQueue, since a signal handler may run while this very thread holds the lock of
         # an Event.
-        self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._posted: Counter[str] = Counter()  # by source, as far as they were taken out
+        self._made = 0
 
-    def post(self, reason: str) -> None:
-        """Ask to stop.  May be called in any thread and in a signal handler."""
-        self._inbox.put(reason)
+    def post(self, reason: str, source: str | None = None) -> None:
+        """Ask to stop.  May be called in any thread and in a signal handler.
+
+        `source` is whose request it is, by default one that is known by the reason.
+        """
+        self._inbox.put((reason, source or reason))
 
     def wait(self, seconds: float = _WAKE_UP) -> str | None:
-        """The next request if there is one within `seconds`, else None."""
+        """The next request if there is one within `seconds`, else None.  Main thread only."""
         try:
-            return self._inbox.get(timeout=min(seconds, _WAKE_UP))
+            reason, source = self._inbox.get(timeout=min(seconds, _WAKE_UP))
         except queue.Empty:
             return None
+        self._posted[source] += 1
+        if self._posted[source] <= self._made:  # another source has said it already
+            return None
+        self._made += 1
+        return reason
 
     def post_at_end_of_input(self) -> None:
         """From now on, the end of standard input is a request."""
@@ -51,7 +66,7 @@ def stop_requests() -> Iterator[Requests]:
     requests = Requests()
     former = {
         number: signal.signal(
-            number, lambda number, frame: requests.post(signal.Signals(number).name)
+            number, lambda number, frame: requests.post(signal.Signals(number).name, "signal")
         )
         for number in platform.termination_signals()
     }

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import click
 
-from zasync.cli.children import Children, shared
-from zasync.cli.errors import CommandError
+from zasync.cli.child import FROZEN_AFTER
+from zasync.cli.children import Children
+from zasync.cli.errors import ExitCode, IdentityTaken, WorkerBroken
 from zasync.cli.opening import db_option, opened, prepare_queues
 from zasync.cli.running import END_OF_REACTOR, dispatching
+from zasync.cli.sharing import Shared
 from zasync.cli.signals import Requests, stop_requests
+from zasync.cli.supervision import Supervisors, supervised
 from zasync.dispatcher.dispatcher import GRACE
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(message)s"
@@ -39,7 +43,15 @@ log = logging.getLogger("zasync.events")
     metavar="S",
     help="When told to stop, let running jobs end for S seconds (30).",
 )
+@click.option(
+    "--frozen-after",
+    type=click.FloatRange(min=0),
+    default=FROZEN_AFTER,
+    metavar="S",
+    help="Replace a process of --processes that does nothing at all for S seconds (30; 0: never).",
+)
 @click.option("--until-input-ends", is_flag=True, hidden=True)
+@click.option("--heartbeat-to", type=int, hidden=True)
 @click.pass_obj
 def worker(
     obj: dict[str, bool],
@@ -49,35 +61,54 @@ def worker(
     processes: int,
     poll_interval: float,
     grace: float,
+    frozen_after: float,
     until_input_ends: bool,
+    heartbeat_to: int | None,
 ) -> None:
     """Perform the jobs of the database's queues until told to stop (Ctrl-C, SIGTERM).
 
     Then no new job is begun, running ones get the grace time, and the rest is handed back; being
     told a second time ends it at once.  Each worker keeps its UUID in a file of its own, see
     ZASYNC_UUID and ZASYNC_STATE.  A FileStorage is served to several processes through ZEO.
+    Of several processes, one that dies is replaced.
     """
     _log_to_stderr(obj["debug"])
-    with stop_requests() as requests:
+    with stop_requests() as requests, supervised(heartbeat_to) as supervisors:
         if until_input_ends:
             requests.post_at_end_of_input()
         if processes == 1:
-            _work(uri, requests, queues, size, poll_interval, grace)
+            _work(uri, requests, supervisors, queues, size, poll_interval, grace)
             return
-        with shared(uri, processes) as shared_uri:
-            with opened(shared_uri) as db:
+        with Shared(uri, processes) as shared:
+            with opened(shared.uri) as db:
                 prepare_queues(db, queues)
             with Children(
                 processes,
-                ["--db", shared_uri, *_options(queues, size, poll_interval)],
+                ["--db", shared.uri, *_options(queues, size, poll_interval)],
                 requests=requests,
                 source=uri,
                 grace=grace,
+                frozen_after=frozen_after,
                 debug=obj["debug"],
             ) as children:
-                while (reason := requests.wait()) is None:
-                    children.check()
-                log.info("%s: stopping the worker processes", reason)
+                _supervise(children, shared, requests, supervisors)
+        if not children.stopped_cleanly:
+            raise click.exceptions.Exit(ExitCode.CUT_SHORT)
+
+
+def _supervise(
+    children: Children, shared: Shared, requests: Requests, supervisors: Supervisors
+) -> None:
+    """Keep the children working until we are told to stop."""
+    ready = False
+    while (reason := requests.wait()) is None:
+        shared.check()
+        children.check()
+        if children.ready and not ready:
+            ready = True
+            supervisors.ready()
+    supervisors.stopping()
+    log.info("%s: stopping the worker processes", reason)
 
 
 def _log_to_stderr(debug: bool) -> None:
@@ -99,6 +130,7 @@ def _options(queues: tuple[str, ...], size: int | None, poll_interval: float) ->
 def _work(
     uri: str,
     requests: Requests,
+    supervisors: Supervisors,
     queues: tuple[str, ...],
     size: int | None,
     poll_interval: float,
@@ -115,8 +147,19 @@ def _work(
             poll_interval=poll_interval,
             grace=grace,
         ) as running:
+            supervisors.ready()
             while (reason := requests.wait()) is None:
-                pass
+                _check_for_twins(running.dispatcher)
             if reason == END_OF_REACTOR:
-                raise CommandError(f"the reactor has ended: {running.broken or 'a job stopped it'}")
+                raise WorkerBroken(f"the reactor has ended: {running.broken or 'a job stopped it'}")
+            supervisors.stopping()
             log.info("%s: no new jobs are begun; running ones have %g s to end", reason, grace)
+
+
+def _check_for_twins(dispatcher: Any) -> None:
+    if dispatcher.twins:
+        names = ", ".join(map(repr, sorted(dispatcher.twins)))
+        raise IdentityTaken(
+            f"another process that lives works queue {names} under our UUID {dispatcher.UUID};"
+            " give this one a uuid file of its own (ZASYNC_UUID, or ZASYNC_STATE)"
+        )

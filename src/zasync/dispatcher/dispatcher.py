@@ -72,6 +72,7 @@ class Dispatcher:
         self.polls = Polls(polls_size)
         self.jobs = JobInfos(jobs_size)
         self.queues: dict[str, dict[str, Pool]] = {}
+        self.twins: set[str] = set()  # queues left to another live process that has our UUID
         self.activated: datetime | None = None
         self.thread: threading.Thread | None = None
         self.hints = Hints(db, self.wake)

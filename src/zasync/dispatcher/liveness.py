@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from zasync.foundation import clock
-from zasync.foundation.process import ProcessIdentity, certainly_gone
+from zasync.foundation.process import ProcessIdentity, certainly_gone, certainly_running
 
 
 class Observer:
@@ -18,6 +18,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[Any, int], tuple[Any, float]] = {}
+        self._first_ping: dict[tuple[Any, int], Any] = {}  # of those that have our UUID
 
     def is_dead(self, record: Any) -> bool:
         """Whether the activated `record` has shown no sign of life for its death interval."""
@@ -37,3 +38,17 @@ class Observer:
         ):
             return True
         return self.is_dead(record)
+
+    def is_twin(self, record: Any) -> bool:
+        """Whether what activated `record`, which has our UUID, surely runs at this moment.
+
+        Either its process is seen to, or its ping has changed since we saw it first.  Until one
+        of the two is so, it may have been us.
+        """
+        if record.process is not None and certainly_running(
+            ProcessIdentity.from_state(record.process)
+        ):
+            return True
+        key = (record.parent.name, record.UUID.int)
+        first = self._first_ping.setdefault(key, record.last_ping.value)
+        return bool(first != record.last_ping.value)

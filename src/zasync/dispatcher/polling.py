@@ -163,6 +163,8 @@ class Poller:
         if record.activated:
             if not self.observer.is_former_self(record):
                 self._complain_of_twin(name)
+                if self.observer.is_twin(record):
+                    self.dispatcher.twins.add(name)
                 return None
             events.former_self_recovered(uuid, name)
             record.deactivate()
@@ -291,6 +293,7 @@ class Poller:
     def _act(self, plan: Plan) -> None:
         for pool, tracked in plan.tidied:
             pool.tracked.pop(tracked.key, None)
+        self.dispatcher.twins -= plan.joined
         for name in plan.joined:
             events.dispatcher_joined(self.dispatcher.UUID, name)
         self.joined |= plan.joined

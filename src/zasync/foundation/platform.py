@@ -70,6 +70,11 @@ def signal_main_thread(number: int) -> None:
         signal.raise_signal(number)
 
 
+def passes_descriptors() -> bool:
+    """Whether `subprocess.Popen` can give a child an open file beyond the standard ones."""
+    return os.name == "posix"
+
+
 def detached() -> dict[str, Any]:
     """Arguments for `subprocess.Popen`: a child that a Ctrl-C at the terminal does not reach."""
     if os.name == "posix":

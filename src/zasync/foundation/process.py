@@ -103,6 +103,19 @@ def certainly_gone(identity: ProcessIdentity, seen_from: ProcessIdentity | None 
     return identity.pid != here.pid and _absent(identity.pid)
 
 
+def certainly_running(identity: ProcessIdentity) -> bool:
+    """Whether it is sure that the process is another one than this and runs; else False."""
+    here = this_process()
+    return (
+        identity.pid not in (0, here.pid)
+        and identity.started is not None
+        and None not in (here.boot_id, here.namespace)
+        and (identity.host, identity.boot_id) == (here.host, here.boot_id)
+        and identity.namespace == here.namespace
+        and identity.started == _started(identity.pid)
+    )
+
+
 def _same_machine(identity: ProcessIdentity, here: ProcessIdentity) -> bool:
     """Whether two boots were surely of one machine.
 

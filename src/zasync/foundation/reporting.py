@@ -150,6 +150,64 @@ class Events:
             queue,
         )
 
+    # worker processes, in the process that supervises them
+
+    def worker_process_ended(self, number: int, pid: int, how: str, pause: float) -> None:
+        event_log.warning(
+            "worker process %d (pid %d) has ended with %s, though nobody told it to; another is"
+            " started in %.1f s",
+            number,
+            pid,
+            how,
+            pause,
+        )
+
+    def worker_process_not_started(self, number: int, error: BaseException, pause: float) -> None:
+        event_log.error(
+            "worker process %d could not be started (%s); trying again in %.1f s",
+            number,
+            _shown(error),
+            pause,
+        )
+
+    def worker_process_started(self, number: int, pid: int) -> None:
+        event_log.info("worker process %d is started (pid %d)", number, pid)
+
+    def worker_process_frozen(self, number: int, pid: int, seconds: float) -> None:
+        event_log.error(
+            "worker process %d (pid %d) has shown no sign of life for %.0f s; it is killed and"
+            " replaced.  If a job of yours holds Python's lock for that long, raise"
+            " --frozen-after.",
+            number,
+            pid,
+            seconds,
+        )
+
+    def worker_process_left(self, number: int, pid: int, how: str) -> None:
+        event_log.warning(
+            "worker process %d (pid %d) has not stopped cleanly (%s); what it left is recovered"
+            " by the next worker",
+            number,
+            pid,
+            how,
+        )
+
+    def server_died(self) -> None:
+        event_log.error("the ZEO server of the worker processes has died; starting it again")
+
+    def server_is_back(self) -> None:
+        event_log.info("the ZEO server of the worker processes is back at its address")
+
+    def server_not_started(self, error: BaseException, pause: float) -> None:
+        event_log.error(
+            "the ZEO server of the worker processes could not be started (%s); trying again in"
+            " %.1f s",
+            _text(error),
+            pause,
+        )
+
+    # dispatchers, of each other
+
     def sibling_is_dead(self, uuid: Any, queue: str) -> None:
         event_log.error("dispatcher %s of queue %r is dead; handing back its jobs", uuid, queue)
 

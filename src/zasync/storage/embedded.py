@@ -82,18 +82,40 @@ class EmbeddedServer:
         """Start the server and wait until it answers; raises a `StorageError`."""
         if self._process is not None:
             return
-        # Opening the file here first explains what is wrong with it, and makes the root object
-        # of a new database, which the clients would otherwise race for.
-        close_database(open_database(str(self._file), wait=self._wait))
+        self._try_file()
         if self._directory is None:
             self._directory = platform.private_directory()
             self._address = self._new_address(self._directory)
         try:
-            self._process = self._spawn(self._configuration(self._directory), self._directory)
-            self._await_readiness(self._process)
+            self._serve(self._directory)
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """End the server if it lives, and start it again at its address, where its clients wait.
+
+        Raises a `StorageError`; the address is kept then, and `restart` may be called again.
+        """
+        if self._directory is None:
+            self.start()
+            return
+        self._end_process()
+        self._try_file()
+        try:
+            self._serve(self._directory)
+        except BaseException:
+            self._end_process()
+            raise
+
+    def _try_file(self) -> None:
+        # Opening the file here first explains what is wrong with it, and makes the root object
+        # of a new database, which the clients would otherwise race for.
+        close_database(open_database(str(self._file), wait=self._wait))
+
+    def _serve(self, directory: Path) -> None:
+        self._process = self._spawn(self._configuration(directory), directory)
+        self._await_readiness(self._process)
 
     def stop(self) -> None:
         """End the server, wait for it, and clear up; harmless if it has ended already."""

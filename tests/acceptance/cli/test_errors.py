@@ -27,7 +27,6 @@ PUT = ("put", "--db", "Data.fs")
         (("worker", "--db", "Data.fs", "--processes", 2, "--queue", "mail"), "no queue 'mail'"),
         (("worker", "--db", "zeo://"), "zeo://"),
         (("status", "--db", "missing.fs"), "there is no database missing.fs"),
-        (("status", "--db", "zeo://127.0.0.1:1?wait_timeout=1"), "no ZEO server answered"),
         (("demo", "--resume"), "there is no ./zasync-demo to resume"),
         (("demo", "--path", "empty"), "there are no files to index"),
     ],
@@ -44,13 +43,21 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert named in line
 
 
+def test_a_server_that_does_not_answer_has_an_exit_code_of_its_own(desk: Desk) -> None:
+    for command in ("status", "worker"):
+        ended = desk.run(command, "--db", "zeo://127.0.0.1:1?wait_timeout=1")
+        assert ended.returncode == 3
+        (line,) = ended.stderr.splitlines()
+        assert "no ZEO server answered" in line
+
+
 def test_a_file_that_another_process_has_open_is_told_in_one_line(desk: Desk) -> None:
     with desk.started("worker", "--db", "Data.fs") as worker:
         worker.says("works queue")
         ended = desk.run(*PUT, "application:add", 1)
         worker.signal()
         assert worker.ends() == 0
-    assert ended.returncode == 2
+    assert ended.returncode == 3
     (line,) = ended.stderr.splitlines()
     assert f"is open in process {worker.process.pid}" in line
 

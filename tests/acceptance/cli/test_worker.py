@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: ZPL-2.1
 """`zasync worker` as a process: it works, drains, dies, and comes again."""
 
-import os
 import signal
 from collections import Counter
 
@@ -112,15 +111,6 @@ def test_several_processes_share_a_file_and_stop_together(desk: Desk) -> None:
     assert finished(desk) == {COMPLETED: 6}
 
 
-def test_the_death_of_one_process_ends_all_with_an_error(desk: Desk) -> None:
-    with desk.started("worker", "--db", "Data.fs", "--processes", 2) as worker:
-        pids = [int(pid) for pid in worker.says(WORKS, times=2)]
-        kill(pids[0])
-        assert worker.ends() == 2
-        assert f"(pid {pids[0]}) ended with exit code -9" in worker.output
-    assert wait_for_the_end_of(pids[1])
-
-
 def test_worker_processes_end_when_their_parent_is_killed(desk: Desk) -> None:
     arguments = ("--db", "Data.fs", "--processes", 2, "--grace", 0)
     with desk.started("worker", *arguments) as worker:
@@ -128,8 +118,3 @@ def test_worker_processes_end_when_their_parent_is_killed(desk: Desk) -> None:
         worker.signal(signal.SIGKILL)
         assert worker.ends() == -signal.SIGKILL
     assert all(wait_for_the_end_of(pid) for pid in pids)
-
-
-def kill(pid: int) -> None:
-
-    os.kill(pid, signal.SIGKILL)
