@@ -7,6 +7,7 @@ import contextlib
 import copy
 import os
 import pickle
+import signal
 import stat
 import subprocess
 import sys
@@ -355,6 +356,29 @@ def test_a_file_that_cannot_be_finished_is_not_there(
         instanceuuid.get()
 
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("step", ["fsync", "chmod", "link", "unlink"])
+def test_a_process_that_is_killed_while_it_makes_the_file_leaves_it_whole_or_not_at_all(
+    here: Path, step: str
+) -> None:
+    process = started(
+        "import os, signal\n"
+        "from zasync import instanceuuid\n"
+        f"os.{step} = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "instanceuuid.get()\n"
+    )
+    process.communicate()
+
+    assert process.returncode == -signal.SIGKILL
+    if step == "unlink":
+        left = (here / "uuid.txt").read_text()
+        assert left.startswith(str(instanceuuid.get()))
+        assert left.endswith("the working directory.\n")
+    else:
+        assert not (here / "uuid.txt").exists()
+        assert instanceuuid.get()
 
 
 # The value

@@ -113,6 +113,7 @@ def certainly_running(identity: ProcessIdentity) -> bool:
         and (identity.host, identity.boot_id) == (here.host, here.boot_id)
         and identity.namespace == here.namespace
         and identity.started == _started(identity.pid)
+        and not _is_zombie(identity.pid)  # nobody may ever fetch its exit code
     )
 
 
@@ -150,6 +151,11 @@ def _started(pid: int) -> int | None:
     # The second field is the name of the program, which may hold anything, also brackets.
     fields = stat.rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 and fields[19].isdecimal() else None
+
+
+def _is_zombie(pid: int) -> bool:
+    fields = (_text(f"proc/{pid}/stat") or "").rpartition(")")[2].split()
+    return bool(fields) and fields[0] in "ZX"
 
 
 def _absent(pid: int) -> bool:

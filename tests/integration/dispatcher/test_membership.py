@@ -196,6 +196,23 @@ def test_a_twin_that_lives_is_left_alone(site: Site, caplog: pytest.LogCaptureFi
     assert caplog.text.count("another dispatcher works queue") == 1
 
 
+def test_a_twin_is_known_for_one_as_soon_as_its_ping_changes(site: Site) -> None:
+    name = uuid.uuid4()
+    with running(site.db, uuid=name):
+        pop(name)
+        twin = Runner(site.db, uuid=name, poll_interval=0.05).start()
+        until(lambda: twin.dispatcher.polls.total > 3, "some polls")
+        assert not twin.dispatcher.twins, "it may be what we left behind when we were killed"
+
+        def hasten() -> None:
+            site.queue.dispatchers[name].ping_interval = timedelta(0)
+
+        site.commit(hasten)
+        site.put(Job(jobs.note, 1))  # makes the other poll
+        until(lambda: twin.dispatcher.twins == {""}, "the ping to be noticed")
+        twin.stop()
+
+
 def test_a_process_has_one_dispatcher_of_a_uuid(site: Site) -> None:
     name = uuid.uuid4()
     dispatcher = Dispatcher(site.db, uuid=name)

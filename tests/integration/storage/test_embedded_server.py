@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.blob import Blob
 
 from tests.support.databases import HOLD
@@ -215,6 +216,41 @@ def test_a_server_that_has_been_killed_is_known_to_be_gone(tmp_path: Path):
         assert wait_for_the_end_of(server.pid)
         assert not server.is_running()
         assert "listening on" in server.log_tail()
+
+
+def test_a_server_that_has_died_is_started_again_where_its_clients_look_for_it(tmp_path: Path):
+    with EmbeddedServer(f"{tmp_path}/Data.fs") as server:
+        db = open_database(server.uri)
+        address, pid = server.address, server.pid
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for_the_end_of(pid)
+        server.restart()
+        assert server.address == address
+        assert server.pid != pid
+
+        def answers() -> bool:
+            try:
+                db.storage.sync()
+            except ClientDisconnected:
+                return False
+            return bool(db.storage.is_connected())
+
+        until(answers, "the client to reconnect")
+        close_database(db)
+
+
+def test_a_server_that_could_not_be_started_again_can_be_later(tmp_path: Path):
+    with EmbeddedServer(f"{tmp_path}/Data.fs") as server:
+        address = server.address
+        os.kill(server.pid, signal.SIGKILL)
+        with other_process(HOLD, f"{tmp_path}/Data.fs") as other:
+            other.line()
+            with pytest.raises(StorageLocked):
+                server.restart()
+            assert not server.is_running()
+        server.restart()
+        assert server.is_running()
+        assert server.address == address
 
 
 def test_a_server_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

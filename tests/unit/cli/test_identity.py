@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from zasync import instanceuuid
+from zasync.cli.errors import IdentityTaken
 from zasync.cli.identity import for_child, state_directory, state_in, worker_uuid
+from zasync.instanceuuid import InstanceUUIDError
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,39 @@ def test_a_uuid_file_that_is_named_goes_before_the_slots(
     with worker_uuid("Data.fs") as uuid:
         assert (tmp_path / "mine.txt").read_text().startswith(str(uuid))
     assert not own_directory.exists()
+
+
+def test_a_file_that_is_named_belongs_to_one_worker_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ZASYNC_UUID", str(tmp_path / "mine.txt"))
+    first = worker_uuid("Data.fs")
+    with first as uuid, pytest.raises(IdentityTaken, match=r"mine\.txt"), worker_uuid("Data.fs"):
+        pass
+    with worker_uuid("Data.fs") as again:
+        assert again == uuid
+
+
+def test_a_named_file_may_lie_where_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = tmp_path / "mine.txt"
+    name.write_text("2e6f2b8c-7b5e-4b57-9e5e-0d9f6f4c1a37\n")
+    (tmp_path / "mine.txt.lock").mkdir()  # root may write everywhere else
+    monkeypatch.setenv("ZASYNC_UUID", str(name))
+    with worker_uuid("Data.fs") as uuid:
+        assert name.read_text().startswith(str(uuid))
+
+
+@pytest.mark.parametrize("content", ["", "\n", "2e6f2b8c-7b5e", "garbage\n"])
+def test_a_slot_whose_file_is_damaged_is_an_error_and_no_silent_new_identity(
+    own_directory: Path, content: str
+) -> None:
+    own_directory.mkdir()
+    (own_directory / "1.uuid").write_text(content)
+    with pytest.raises(InstanceUUIDError, match=r"1\.uuid"), worker_uuid("Data.fs"):
+        pass
+    assert (own_directory / "1.uuid").read_text() == content
 
 
 def test_where_nothing_can_be_kept_a_worker_has_a_new_uuid_and_says_so(

@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from zasync.foundation import process
-from zasync.foundation.process import ProcessIdentity, certainly_gone, this_process
+from zasync.foundation.process import (
+    ProcessIdentity,
+    certainly_gone,
+    certainly_running,
+    this_process,
+)
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
 
@@ -126,6 +131,30 @@ def test_a_process_whose_end_was_not_waited_for_is_in_doubt(child: subprocess.Po
 
 @linux
 @pytest.mark.process
+@linux
+def test_another_process_that_runs_certainly_does(child: subprocess.Popen[str]) -> None:
+    identity = identity_of(child)
+
+    assert certainly_running(identity)
+    assert not certainly_running(replace(identity, started=identity.started + 1))
+    assert not certainly_running(replace(identity, started=None))
+    for name in ("host", "boot_id", "namespace"):
+        assert not certainly_running(replace(identity, **{name: None}))
+
+
+def test_a_process_that_has_ended_does_not_certainly_run(child: subprocess.Popen[str]) -> None:
+    identity = identity_of(child)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not certainly_running(identity)  # though nobody has waited for it
+    child.wait()
+    assert not certainly_running(identity)
+
+
+def test_this_process_is_no_other() -> None:
+    assert not certainly_running(this_process())
+
+
 def test_a_process_that_was_started_earlier_under_this_pid_is_gone(
     child: subprocess.Popen[str],
 ) -> None:
