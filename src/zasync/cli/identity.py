@@ -17,7 +17,7 @@ import socket
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import zc.lockfile  # type: ignore[import-untyped]
@@ -32,6 +32,26 @@ FILE = "ZASYNC_UUID"  # names the file itself, as for any instance
 DIRECTORY = "ZASYNC_STATE"  # names the directory of the slots
 
 log = logging.getLogger("zasync.events")
+
+
+class Lock(zc.lockfile.LockFile):
+    """A lock that ends with this process, though a job may have forked one that lives on.
+
+    LockError if another process has it.
+    """
+
+    _fp: IO[str] | None
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._let_go)
+
+    def _let_go(self) -> None:
+        # To close the lock would take it from the process that we are a fork of, too.
+        if self._fp is not None:
+            self._fp.close()
+            self._fp = None
 
 
 @contextmanager
@@ -72,7 +92,7 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
 def _lock(path: Path) -> AbstractContextManager[Any]:
     """The lock on the uuid file `path`; IdentityTaken if another process has it."""
     try:
-        return closing(zc.lockfile.LockFile(f"{path}.lock"))
+        return closing(Lock(f"{path}.lock"))
     except zc.lockfile.LockError:
         raise IdentityTaken(
             f"another worker runs under the UUID in {path}; give this one a file of its own"
@@ -126,13 +146,13 @@ def for_child(environment: MutableMapping[str, str], uri: str, number: int) -> N
     environment[DIRECTORY] = str(state_directory(uri).absolute())
 
 
-def _free_slot(directory: Path) -> tuple[Path, zc.lockfile.LockFile]:
+def _free_slot(directory: Path) -> tuple[Path, Lock]:
     """The path of the first slot that no other process has, and the lock on it."""
     directory.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         path = directory / f"{number}.uuid"
         try:
-            return path, zc.lockfile.LockFile(str(path.with_suffix(".lock")))
+            return path, Lock(str(path.with_suffix(".lock")))
         except zc.lockfile.LockError:
             continue
     raise AssertionError("numbers do not end")

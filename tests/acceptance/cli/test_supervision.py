@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,16 +16,17 @@ from BTrees.Length import Length
 
 from tests.support.processes import wait_for_the_end_of
 from tests.support.running import until
+from zasync.cli.children import Children, NoChildWorks
+from zasync.cli.signals import Requests
 from zasync.foundation import clock
 from zasync.interfaces import COMPLETED, KEY
 from zasync.storage import EmbeddedServer
 
-from .commands import Desk, Started, root_of
+from .commands import SECONDS, Desk, Started, root_of
 
 pytestmark = pytest.mark.process
 
 WORKS = r"(\d+) dispatcher .* works queue"
-STARTED = r"worker process \d+ is started \(pid (\d+)\)"
 
 
 def put(desk: Desk, *args: object, db: str = "Data.fs") -> None:
@@ -250,6 +252,39 @@ def test_a_configuration_that_no_child_can_work_with_ends_all_at_once(desk: Desk
     assert ended.returncode == 2
     assert "does not begin with a UUID but with 'garbage'" in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("zasync: no worker process has begun to work")
+
+
+@pytest.mark.parametrize(
+    ("uri", "code"),
+    [("zeo://127.0.0.1:1?wait_timeout=1", 3), ("no/where/Data.fs", 2)],
+)
+def test_without_hope_that_any_child_will_work_it_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, code: int
+) -> None:
+    monkeypatch.setattr("zasync.cli.children.TO_GET_READY", 0.0)
+    monkeypatch.setattr("zasync.cli.children.LAST_SECONDS", 0.0)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    children = Children(2, ["--db", uri], requests=Requests(), source=uri, grace=0, logs=tmp_path)
+    with (
+        pytest.raises(NoChildWorks, match=f"ended with exit code {code}; see worker-1.log") as hope,
+        children,
+    ):
+        until(children.check, "the end of hope", SECONDS)
+    assert hope.value.exit_code == code
+
+
+def test_a_child_that_died_of_its_configuration_later_is_tried_again(desk: Desk) -> None:
+    desk.environment["ZASYNC_UUID"] = "uuid.txt"
+    with desk.started("worker", "--db", "Data.fs", "--processes", 2) as worker:
+        pids = pids_of(worker, 2)
+        kept = desk.path("uuid.txt.1").read_text()
+        desk.path("uuid.txt.1").write_text("")
+        os.kill(int(worker.says(r"process 1 is started \(pid (\d+)\)")[0]), signal.SIGKILL)
+        worker.says("has ended with exit code 2")
+        desk.path("uuid.txt.1").write_text(kept)
+        assert set(pids) < set(pids_of(worker, 3))
+        worker.signal()
+        assert worker.ends() == 0
 
 
 def test_a_second_worker_with_the_uuid_file_of_a_first_refuses(desk: Desk) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import other_process
 from zasync import instanceuuid
 from zasync.cli.errors import IdentityTaken
 from zasync.cli.identity import for_child, state_directory, state_in, worker_uuid
@@ -46,6 +47,35 @@ def test_a_file_that_is_named_belongs_to_one_worker_at_a_time(
         pass
     with worker_uuid("Data.fs") as again:
         assert again == uuid
+
+
+FORKING = """\
+import os, sys
+from zasync.cli.identity import worker_uuid
+with worker_uuid("Data.fs") as uuid:
+    if os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+    print(uuid, flush=True)
+    os.wait()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("named", [True, False])
+def test_a_fork_that_outlives_its_worker_does_not_keep_the_uuid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: bool
+) -> None:
+    if named:
+        monkeypatch.setenv("ZASYNC_UUID", str(tmp_path / "mine.txt"))
+    with other_process(FORKING) as other:
+        uuid = other.line()
+        if named:
+            with pytest.raises(IdentityTaken), worker_uuid("Data.fs"):
+                pass
+        other.kill()
+        with worker_uuid("Data.fs") as ours:
+            assert str(ours) == uuid
 
 
 def test_a_named_file_may_lie_where_nothing_can_be_written(
