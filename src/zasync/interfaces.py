@@ -49,6 +49,13 @@ class ReassignedError(ZasyncError):
     """A run has lost its job, because its dispatcher was believed dead; it commits nothing."""
 
 
+class PartialCommitError(ZasyncError):
+    """A job's process died while it committed to several databases, and some lack its changes.
+
+    The message names them.  The job is not run again: compare the databases, and repair by hand.
+    """
+
+
 class FullError(ZasyncError):
     """A container of bounded size (a quota) has no free place."""
 

@@ -21,7 +21,7 @@ from zasync.foundation.failpoints import reach
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
-from zasync.job import bookkeeping
+from zasync.job import bookkeeping, two_databases
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 
@@ -178,6 +178,8 @@ class Poller:
     def _enter(self, record: Any) -> None:
         record.incarnation = self.incarnation
         record.process = this_process().to_state()
+        if len(self.dispatcher.db.databases) > 1:
+            record.databases = tuple(sorted(self.dispatcher.db.databases))
 
     def _complain_of_twin(self, name: str) -> None:
         now = clock.monotonic()
@@ -256,6 +258,7 @@ class Poller:
                 bookkeeping.put_again(agent.take(place), agent.queue)
                 plan.urgent = True
             elif job.status == ACTIVE and job.awaited is None:
+                two_databases.note_interruption(job)
                 job._token = clock.current().token()  # whatever may run it elsewhere is fenced off
                 self._start(pool, job, plan)
             elif job.status == COMPLETED:

@@ -24,6 +24,7 @@ POINTS = {
     "run.begun": "the job is loaded; its callable has not been entered",
     "run.returned": "the callable has returned; nothing is written down yet",
     "run.committing": "the result and the changes are about to be committed",
+    "run.half_committed": "other databases have the changes; the queue's own does not yet",
     "run.settled": "they are committed; nobody in the process knows yet",
     # Failure
     "run.failed": "the callable has raised; its policy has not been asked",

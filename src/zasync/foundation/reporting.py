@@ -121,6 +121,29 @@ class Events:
     def interrupted(self, job: Any, decision: Any) -> None:
         event_log.warning("%r was interrupted; its policy says: %s", job, decision)
 
+    def taken_over(self, job: Any, databases: Any) -> None:
+        event_log.warning(
+            "%r had committed its changes in %s when it was interrupted; its end is written now",
+            job,
+            ", ".join(databases),
+        )
+
+    def partly_committed(self, job: Any, failure: Any) -> None:
+        event_log.critical(
+            "%r has taken effect in part only; repair the data by hand: %s", job, _shown(failure)
+        )
+
+    def oid_taken(self, thing: Any, oid: int) -> None:
+        event_log.critical(
+            "%r had to get another oid than %d: references to it in the data of the job that"
+            " made it are wrong; put them right by hand",
+            thing,
+            oid,
+        )
+
+    def database_missing(self, error: BaseException) -> None:
+        event_log.error("%s", _text(error))
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:

@@ -7,6 +7,7 @@ This is the public address of the stored classes, whatever file they lie in.
 from zasync.job.callbacks import CallbackProxy, Extras, pass_on
 from zasync.job.composition import Conclusion, Group, parallel, serial
 from zasync.job.job import Job
+from zasync.job.marker import Fence, Marker, Markers, Slot
 from zasync.job.retry import NeverRetry, RetryCommonForever, RetryCommonFourTimes
 from zasync.job.values import Box, Payload
 
@@ -15,12 +16,16 @@ __all__ = [
     "CallbackProxy",
     "Conclusion",
     "Extras",
+    "Fence",
     "Group",
     "Job",
+    "Marker",
+    "Markers",
     "NeverRetry",
     "Payload",
     "RetryCommonForever",
     "RetryCommonFourTimes",
+    "Slot",
     "parallel",
     "pass_on",
     "serial",

@@ -21,12 +21,13 @@ from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import (
+    ACTIVE,
     CALLBACKS,
     IJob,
     ReassignedError,
     UnresolvableError,
 )
-from zasync.job import relations, values
+from zasync.job import relations, two_databases, values
 from zasync.job.bookkeeping import put_callback_again
 from zasync.job.decisions import ask_policy, due_moment, is_first_in_line
 from zasync.job.run import CommitGuard, Ending, Outcome, Run, Step
@@ -42,6 +43,8 @@ def attempt(run: Run) -> Outcome | Step:
     job = run.job
     try:
         begin(run)
+        if job._interrupted:
+            return follow(run)
         callable, args, kwargs = prepare(run)
     except UnresolvableError as error:
         attempts.end(run.manager)
@@ -70,6 +73,42 @@ def attempt(run: Run) -> Outcome | Step:
     finally:
         tear_down(job, setup_info)
     return outcome
+
+
+def follow(run: Run) -> Outcome | Step:
+    """Before a job is run again: what an interrupted attempt has committed counts."""
+    found = two_databases.find(run.job)
+    if found is not None:
+        outcome = take_over(run, found)
+        if outcome.ending is not Ending.SUSPENDED:  # that one has lost what it waited for
+            return outcome
+    committed(_forget_interruptions, run, transaction_manager=run.manager)
+    return attempt
+
+
+def _forget_interruptions(run: Run) -> None:
+    run.check_owned()
+    two_databases.forget_interruptions(run.job)
+
+
+def take_over(run: Run, found: two_databases.Found) -> Outcome:
+    """Write, and commit, what this job's commit has left out in the queue's database."""
+    outcome: Outcome = committed(_write_what_was_found, run, found, transaction_manager=run.manager)
+    two_databases.report(run.job, found)
+    _report(run, outcome)
+    return outcome
+
+
+def _write_what_was_found(run: Run, found: two_databases.Found) -> Outcome:
+    job = run.job
+    if run.owns_job() and not run.has_settled():
+        two_databases.take_over(job, found)
+        two_databases.forget_interruptions(job)
+    elif job._token != run.token:
+        run.check_owned()
+    if job.status == ACTIVE:
+        return Outcome(Ending.SUSPENDED if job.awaited is None else Ending.WAITING)
+    return Outcome(Ending.CALLBACKS if job.status == CALLBACKS else Ending.COMPLETED, job.failed)
 
 
 def not_begun(run: Run, error: Exception, again: Step) -> Outcome | Step:
@@ -232,6 +271,7 @@ def _commit(
     """
     try:
         reach("run.committing")
+        two_databases.secure(run)
         run.manager.commit()
     except (SystemExit, KeyboardInterrupt):
         attempts.end(run.manager)
@@ -247,6 +287,11 @@ def _commit(
         if _look(run, settled or run.has_settled):
             _report(run, outcome)
             return outcome
+        found = two_databases.find(run.job) if run.in_halves else None
+        if found is not None:
+            taken = take_over(run, found)
+            return outcome if taken.ending is outcome.ending else taken
+        run.in_halves = False
         return decide(run, "commitError", failure, again)
     reach("run.settled")
     _report(run, outcome)
@@ -308,7 +353,13 @@ def _ask_policy(run: Run, question: str, failure: Failure) -> Any:
 
 
 def settle_failure(run: Run, failure: Failure) -> Outcome:
-    """Make `failure` the job's result, in a new transaction, and commit that."""
+    """Make `failure` the job's result, in a new transaction, and commit that.
+
+    Unless a commit was broken off that has taken effect in other databases than the queue's.
+    """
+    found = two_databases.find(run.job) if run.in_halves else None
+    if found is not None:
+        return take_over(run, found)
     outcome: Outcome = _settle_for_sure(run, _write_failure, failure)
     run.job.report_end()
     return outcome

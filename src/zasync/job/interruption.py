@@ -11,6 +11,7 @@ from typing import Any
 
 from zasync import threadlocal
 from zasync.failure import Failure
+from zasync.foundation import clock
 from zasync.foundation.attempts import Stopped, committed
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
@@ -21,8 +22,18 @@ from zasync.interfaces import (
     AbortedError,
     BadStatusError,
     IAgent,
+    UnresolvableError,
 )
-from zasync.job import attempt, bookkeeping, by_hand, decisions, performance, relations, run
+from zasync.job import (
+    attempt,
+    bookkeeping,
+    by_hand,
+    decisions,
+    performance,
+    relations,
+    run,
+    two_databases,
+)
 from zasync.job.bookkeeping import adopt
 from zasync.job.states import Move
 
@@ -36,18 +47,35 @@ def handle_interrupt(job: Any) -> None:
     manager = job._p_jar.transaction_manager
     by_hand = threadlocal.surroundings.get() is None
     was_in_callbacks = job.status == CALLBACKS
-    decision = committed(_interrupt, job, by_hand, transaction_manager=manager)
-    if decision is not None:
+    attempts = committed(two_databases.attempts_at, job, transaction_manager=manager)
+    try:
+        found = None if not by_hand and _runs_again(job) else two_databases.find(job)
+    except UnresolvableError as error:
+        _leave_to_others(job, job.handleInterrupt, error)
+        return
+    decision = committed(_interrupt, job, by_hand, attempts, found, transaction_manager=manager)
+    if found is not None and decision is None:
+        two_databases.report(job, found)
+    elif decision is not None:
         events.interrupted(job, decision)
     if relations.has_result(job):
-        if decision is not None:
+        if decision is not None or found is not None:
             job.report_end()
         finish_callbacks(job, resuming=by_hand and was_in_callbacks)
 
 
-def _interrupt(job: Any, by_hand: bool) -> Any:
+def _interrupt(job: Any, by_hand: bool, attempts: Any, found: two_databases.Found | None) -> Any:
     """Decide and write; answers the decision, or None where there is nothing to decide."""
     if job.status != ACTIVE or (not by_hand and _runs_again(job)):
+        return None
+    if two_databases.attempts_at(job) != attempts:
+        return None  # it has run again, and been interrupted again; that is handled elsewhere
+    if found is not None:
+        two_databases.take_over(job, found)
+    two_databases.forget_interruptions(job)
+    if relations.has_result(job):
+        job._token = None
+        adopt(job)
         return None
     inner = job.awaited
     if inner is not None:
@@ -76,6 +104,17 @@ def _interrupt(job: Any, by_hand: bool) -> Any:
     return decision
 
 
+def _leave_to_others(job: Any, method: Any, error: UnresolvableError) -> None:
+    """Have another worker, if there is one, try `method`; a job without a queue just fails."""
+    queue = job.queue
+    if queue is None or job.is_callback:
+        raise error
+    events.database_missing(error)
+    later = clock.now() + attempt.UNRESOLVABLE_PAUSE
+    manager = job._p_jar.transaction_manager
+    committed(bookkeeping.put_resumption, queue, method, later, transaction_manager=manager)
+
+
 def _runs_again(job: Any) -> bool:
     """Whether a job whose interruption is handled a second time is running again already."""
     return job._token is not None and IAgent.providedBy(job.parent)
@@ -100,7 +139,10 @@ def resume_callbacks(job: Any) -> None:
             f"the callbacks of {job!r} cannot be resumed: its status is {job.status},"
             f" and must be {CALLBACKS}"
         )
-    finish_callbacks(job, resuming=True)
+    try:
+        finish_callbacks(job, resuming=True)
+    except UnresolvableError as error:
+        _leave_to_others(job, job.resumeCallbacks, error)
 
 
 def continue_callbacks(job: Any) -> None:

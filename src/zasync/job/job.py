@@ -93,6 +93,7 @@ class Job(Chaining, Persistent):
     _active_end: int | None = None
     _callbacks_end: int | None = None
     _extras: Extras | None = None
+    _interrupted: tuple[tuple[int | None, tuple[str, ...]], ...] = ()  # token, other databases
     _own_commits = 0  # how often its code committed by itself
 
     _v_args: values.WatchedList | None = None

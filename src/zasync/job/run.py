@@ -15,6 +15,7 @@ from zasync.interfaces import (
     ACTIVE,
     ReassignedError,
 )
+from zasync.job import two_databases
 
 
 class Ending(enum.Enum):
@@ -64,6 +65,7 @@ class Run:
     data_cache: dict[str, Any] = dataclasses.field(default_factory=dict)
     begun: bool = False  # a transaction has just been begun for it
     attempts: int = 0  # so many were to be repeated at once
+    in_halves: bool = False  # a commit to other databases than its queue's has begun to end
     of_callback: bool = False  # called with the result of its parent as well
     storage_pauses: Iterator[float] = dataclasses.field(
         default_factory=lambda: attempts.pauses(first=0.5, step=1.0)
@@ -129,10 +131,12 @@ class CommitGuard:
         job = self.run.job
         if not self.run.owns_job():
             transaction.join(Refusal(ReassignedError(f"{job!r} is no longer this run's")))
-        elif self.warns:
+            return
+        if self.warns:
             job._own_commits += 1
         else:
             job._p_jar.readCurrent(job)
+        two_databases.fence(self.run, transaction)
 
     def afterCompletion(self, transaction: Any) -> None:
         if self.warns and transaction.status == "Committed":

@@ -307,6 +307,11 @@ class Queue(Persistent):
         """The persistent counters that change whenever something is put in."""
         return [counter for _names, line in self._waiting.lines() for counter in line.counters()]
 
+    def explains(self, record: Any, jobs: list[Any]) -> bool:
+        """Whether `record`, which was changed, changes because of `jobs`, which were put here."""
+        names = {job.quota_names for job in jobs if job.parent is self}
+        return self._waiting.is_part(record, names)
+
     # Hooks for subclasses
 
     def dispatcher_left(self, uuid: UUID) -> None:

@@ -36,7 +36,7 @@ from zasync.interfaces import (
     IDispatcherAgents,
     IDispatchers,
 )
-from zasync.job import bookkeeping
+from zasync.job import bookkeeping, two_databases
 
 PING_INTERVAL = timedelta(seconds=15)
 PING_DEATH_INTERVAL = timedelta(seconds=60)
@@ -65,6 +65,7 @@ class DispatcherAgents(ReadMapping):
     deactivated: datetime | None = None  # when it was last
     ping_interval = PING_INTERVAL
     ping_death_interval = PING_DEATH_INTERVAL
+    databases: tuple[str, ...] = ()  # that its process has open, if these are several
     incarnation: int | None = None  # names the start of a process that activated it
     process: Any = None  # state of the ProcessIdentity that activated it
 
@@ -178,6 +179,7 @@ def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
     if job.status == COMPLETED:
         agent.jobCompleted(job)
         return
+    databases = getattr(agent.parent, "databases", ())
     agent.let_go(job)
     job.parent = queue
     if job.status == ASSIGNED:
@@ -185,9 +187,11 @@ def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
     elif job.status == ACTIVE and job._again is not None:
         bookkeeping.put_again(job, queue)
     elif job.status == ACTIVE:
+        two_databases.note_interruption(job, databases)
         job._token = None  # whatever still runs it commits nothing more
         bookkeeping.put_resumption(queue, job.handleInterrupt)
     elif job.status == CALLBACKS:
+        two_databases.note_interruption(job, databases)
         bookkeeping.put_resumption(queue, job.resumeCallbacks)
 
 

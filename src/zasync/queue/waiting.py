@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
 from BTrees.Length import Length
-from BTrees.LOBTree import LOBTree
+from BTrees.LOBTree import LOBTree, LOBucket
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
@@ -91,6 +91,11 @@ class Line(Persistent):
     def counters(self) -> list[Length]:
         """The counters that grow when something is put in."""
         return [self.returned_added, *(added for _, _, added in self.lanes)]
+
+    def parts(self) -> list[Any]:
+        """The roots of its trees, and its counters."""
+        trees = [tree for ready, later, _added in self.lanes for tree in (ready, later)]
+        return [self.returned, self.removed, *trees, *self.counters()]
 
     def __len__(self) -> int:
         return int(sum(counter() for counter in self.counters()) - self.removed())
@@ -232,6 +237,21 @@ class Waiting(Persistent):
             for _ready, later, _added in line.lanes
         ]
         return min((key >> LANE_BITS for key in keys if key is not None), default=None)
+
+    def is_part(self, record: Any, names: Set[tuple[str, ...]]) -> bool:
+        """Whether `record` is a part of the lines of these `names`, as far as one can tell.
+
+        What is below the root of a tree does not know its tree; but each job knows its key.
+        """
+        lines = [line for key, line in self._lines.items() if key in names]
+        parts = [part for line in lines for part in line.parts()]
+        if any(record is part for part in (self._lines, *parts)):
+            return True
+        if not isinstance(record, LOBTree | LOBucket):
+            return False
+        key, value = next(iter(record.items()), (None, None))
+        place = getattr(value, "_place", None)
+        return key == _SENTINEL or (isinstance(place, Place) and place.key == key)
 
 
 def _last_key(moment: int) -> int:
