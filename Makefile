@@ -15,6 +15,9 @@ RUN := $(BIN)/python -m
 FULLY_COVERED := \
 	src/zasync/job/states.py \
 	src/zasync/job/retry.py \
+	src/zasync/job/marker.py \
+	src/zasync/job/carrying.py \
+	src/zasync/job/two_databases.py \
 	src/zasync/queue/waiting.py \
 	src/zasync/queue/quota.py \
 	src/zasync/queue/queue.py \
