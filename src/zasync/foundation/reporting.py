@@ -121,6 +121,16 @@ class Events:
     def interrupted(self, job: Any, decision: Any) -> None:
         event_log.warning("%r was interrupted; its policy says: %s", job, decision)
 
+    # storages
+
+    def storage_forgets(self, database: str, setting: str) -> None:
+        event_log.warning(
+            "%s has the setting '%s': a loss of power can undo commits, so jobs can be lost or"
+            " run twice; set synchronous to full",
+            database,
+            setting,
+        )
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:

@@ -15,10 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import ZODB
-import zodburi
 from ZODB.POSException import ConflictError
 from zodburi.datatypes import convert_int
 
+from zasync.foundation.reporting import events
 from zasync.storage import relstorage, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
 from zasync.storage.errors import BadConfiguration, StorageError
@@ -133,6 +133,9 @@ class _Opening:
                 raise read_only(self.subject)
             if not allow_newer:
                 check_schema(db)
+        weakness = relstorage.forgets_at_power_loss(db.storage)
+        if weakness is not None and writable:
+            events.storage_forgets(str(self.subject), weakness)
 
 
 def _from_uri(
@@ -145,7 +148,7 @@ def _from_uri(
         if scheme == "file":
             uri = _checked_file(uri, create)
         uri = relstorage.prepared(with_zeo_wait(uri, seconds), seconds)
-        make_storage, options = zodburi.resolve_uri(uri)
+        make_storage, options = relstorage.resolved(uri)
     if database_name is not None:
         options["database_name"] = database_name
     if pool_size is not None:
