@@ -19,7 +19,7 @@ from ZODB.POSException import ConflictError
 from zodburi.datatypes import convert_int
 
 from zasync.foundation.reporting import events
-from zasync.storage import relstorage, zconfig
+from zasync.storage import notices, relstorage, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
 from zasync.storage.errors import BadConfiguration, StorageError
 from zasync.storage.schema import check_schema
@@ -86,6 +86,7 @@ def open_database(
         for opening in openings:
             opening.accept(databases[opening.name], writable and opening is chosen, allow_newer)
         on_error.pop_all()
+    notices.tell_others(databases[chosen.name])
     return databases[chosen.name]
 
 
@@ -95,6 +96,7 @@ def close_database(db: ZODB.DB) -> None:
         for each in [db, *db.databases.values()]:
             # Looked up when called, because ZODB replaces it by one that does nothing.
             closing.callback(lambda each: each.close(), each)
+            closing.callback(notices.hang_up, each)
 
 
 @dataclass(frozen=True)
