@@ -54,7 +54,8 @@ class Place:
         elif "DemoStorage" in self.name:
             if collect:
                 pytest.skip("DemoStorage collects no garbage, since its base could refer to it")
-            self.open().storage.pack(time.time(), referencesf, gc=False)
+            # Its own pack stumbles over changes that were given to it (ZODB 6.4).
+            self.open().storage.changes.pack(time.time(), referencesf, gc=False)
         elif "ZEO" in self.name:
             self.open().pack()
         else:

@@ -112,7 +112,7 @@ def wait_at(name: str, number: int) -> int:
 def end_elsewhere(number: int) -> int:
     """Leave a mark, unless this process is one whose jobs never end."""
     if os.environ.get(LOST):
-        print(number, flush=True)
+        print(f"{number}\n", end="", flush=True)  # in one piece, for other threads print too
         threading.Event().wait()
     return mark(number)
 

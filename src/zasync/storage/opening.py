@@ -19,7 +19,7 @@ from ZODB.POSException import ConflictError
 from zodburi.datatypes import convert_int
 
 from zasync.foundation.reporting import events
-from zasync.storage import notices, relstorage, zconfig
+from zasync.storage import notices, relstorage, tls, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
 from zasync.storage.errors import BadConfiguration, StorageError
 from zasync.storage.schema import check_schema
@@ -150,7 +150,7 @@ def _from_uri(
         if scheme == "file":
             uri = _checked_file(uri, create)
         uri = relstorage.prepared(with_zeo_wait(uri, seconds), seconds)
-        make_storage, options = relstorage.resolved(uri)
+        make_storage, options = (tls if tls.is_wanted(uri) else relstorage).resolved(uri)
     if database_name is not None:
         options["database_name"] = database_name
     if pool_size is not None:
