@@ -33,6 +33,7 @@ STORAGE_NAMES = frozenset(
         "ZEO.Exceptions.ClientStorageError",
         "ZEO.Exceptions.ServerException",
         "ZODB.POSException.StorageTransactionError",
+        "relstorage.adapters.interfaces.ReplicaClosedException",
         "relstorage.adapters.interfaces.UnableToAcquireLockError",
     }
 )
@@ -42,11 +43,17 @@ DRIVER_NAMES = frozenset(
         "builtins.OSError",
         "psycopg2.OperationalError",
         "psycopg2.InterfaceError",
+        "psycopg2.errors.IdleInTransactionSessionTimeout",
         "pg8000.exceptions.InterfaceError",
         "pg8000.exceptions.OperationalError",
         "sqlite3.OperationalError",
     }
 )
+# Of those, what means a conflict or a server that takes no writes, whatever their bases say.
+DRIVER_CONFLICT_NAMES = frozenset(
+    {"psycopg2.errors.DeadlockDetected", "psycopg2.errors.SerializationFailure"}
+)
+DRIVER_READ_ONLY_NAMES = frozenset({"psycopg2.errors.ReadOnlySqlTransaction"})
 
 
 def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
@@ -61,6 +68,10 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, ConflictError):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    if from_storage and names & DRIVER_CONFLICT_NAMES:
+        return Trouble.CONFLICT
+    if from_storage and names & DRIVER_READ_ONLY_NAMES:
+        return Trouble.READ_ONLY
     if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):
         return Trouble.INFRASTRUCTURE
     if isinstance(error, TransientError):

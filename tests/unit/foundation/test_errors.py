@@ -59,6 +59,7 @@ class Fragile(Persistent):
         (ReadConflictError(), Trouble.CONFLICT),
         (relstorage.adapters.interfaces.StaleConnectionError(), Trouble.CONFLICT),
         (relstorage.adapters.interfaces.UnableToLockRowsDeadlockError(), Trouble.CONFLICT),
+        (relstorage.adapters.interfaces.ReplicaClosedException(), Trouble.INFRASTRUCTURE),
         (transaction.interfaces.TransientError(), Trouble.CONFLICT),
         (transaction.interfaces.DoomedTransaction(), Trouble.OTHER),
         (ReadOnlyError(), Trouble.READ_ONLY),
@@ -103,6 +104,31 @@ def test_an_error_of_a_driver_is_trouble_of_the_storage_only_if_it_comes_from_th
 ) -> None:
     assert classify(error) is Trouble.OTHER
     assert classify(error, from_storage=True) is Trouble.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("AdminShutdown", Trouble.INFRASTRUCTURE),
+        ("CannotConnectNow", Trouble.INFRASTRUCTURE),
+        ("CrashShutdown", Trouble.INFRASTRUCTURE),
+        ("DeadlockDetected", Trouble.CONFLICT),
+        ("DiskFull", Trouble.INFRASTRUCTURE),
+        ("IdleInTransactionSessionTimeout", Trouble.INFRASTRUCTURE),
+        ("IoError", Trouble.INFRASTRUCTURE),
+        ("LockNotAvailable", Trouble.INFRASTRUCTURE),
+        ("OutOfMemory", Trouble.INFRASTRUCTURE),
+        ("ReadOnlySqlTransaction", Trouble.READ_ONLY),
+        ("SerializationFailure", Trouble.CONFLICT),
+        ("TooManyConnections", Trouble.INFRASTRUCTURE),
+        ("UndefinedTable", Trouble.OTHER),
+        ("UniqueViolation", Trouble.OTHER),
+    ],
+)
+def test_what_postgresql_says_is_sorted_by_its_own_class(name: str, trouble: Trouble) -> None:
+    errors = pytest.importorskip("psycopg2.errors")
+    assert classify(getattr(errors, name)(), from_storage=True) is trouble
+    assert classify(getattr(errors, name)()) is Trouble.OTHER  # a job may use it for itself
 
 
 @pytest.fixture
