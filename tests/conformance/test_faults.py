@@ -106,7 +106,7 @@ def test_a_commit_that_must_wait_for_too_long_is_done_later(client: Site, storag
         with storage.hold_commits():
             work.gate("lock").set()
             until(lambda: len(work.begun) > 1, "the second attempt", 30)
-        client.completed(job, seconds=30)
+        client.completed(job, seconds=60)
     assert client.sees(lambda: dict(client.root["marks"])) == {1: 1}
 
 
@@ -127,7 +127,7 @@ def test_the_jobs_of_a_process_that_is_killed_are_done_by_another(
         kill(other)
     client.commit(lambda: register(client, survivor, size=3))
     with running(storage.open(), uuid=survivor, poll_interval=0.2):
-        client.completed(*jobs, seconds=30)
+        client.completed(*jobs, seconds=60)
     assert len(begun) == 3
     assert client.sees(lambda: dict(client.root["marks"])) == dict.fromkeys(range(6), 1)
 

@@ -54,7 +54,7 @@ def test_the_effects_of_jobs_that_conflict_take_place_once(client: Site, storage
                 for number in range(count)
             ]
         )
-        client.completed(*jobs, seconds=30)
+        client.completed(*jobs, seconds=60)
     assert marks(client) == once(*range(count))
     accounts = client.sees(lambda: [each.balance for each in client.root["accounts"]])
     assert accounts == [-10 * count, 10 * count]
@@ -66,7 +66,7 @@ def test_a_quota_of_one_is_never_exceeded(client: Site, storage: Place) -> None:
         jobs = client.commit(
             lambda: [client.queue.put(alone(number)) for number in range(6)],
         )
-        client.completed(*jobs, seconds=30)
+        client.completed(*jobs, seconds=60)
     assert marks(client) == once(*range(6))
     assert set(work.crowds) == {1}
 
@@ -114,7 +114,7 @@ def test_an_argument_of_ten_megabytes_comes_back(client: Site, storage: Place) -
     size = 10_000_000
     with running(storage.open(), poll_interval=SOON):
         job = client.put(Job(work.size_of, b"x" * size))
-        client.completed(job, seconds=30)
+        client.completed(job, seconds=60)
     assert client.sees(lambda: job.result) == size
 
 
@@ -125,7 +125,7 @@ def test_a_cache_for_one_object_is_only_slower(client: Site, storage: Place) -> 
         jobs = client.commit(
             lambda: [client.queue.put(Job(work.mark, number)) for number in range(8)]
         )
-        client.completed(*jobs, seconds=30)
+        client.completed(*jobs, seconds=60)
     assert marks(client) == once(*range(8))
 
 
@@ -138,7 +138,7 @@ def test_packing_while_jobs_run_loses_nothing(client: Site, storage: Place, coll
         )
         storage.pack(collect=collect)
         jobs += [client.put(Job(work.mark, number)) for number in range(count // 2, count)]
-        client.completed(*jobs, seconds=30)
+        client.completed(*jobs, seconds=60)
     client.connection.cacheMinimize()
     assert client.sees(lambda: [job.result for job in jobs]) == list(range(count))
     assert marks(client) == once(*range(count))

@@ -168,6 +168,11 @@ def _unreachable(subject: Subject, reason: Exception | None) -> StorageError:
             f"no ZEO server answered at {where} in time: is it running there? "
             f"(needed for {subject})"
         )
+    if "Server behind client" in str(reason):
+        return StorageError(
+            f"the database of the ZEO server at {where} is older than what {subject} has seen: "
+            "if a backup was restored there, delete its persistent cache file (*.zec)"
+        )
     return StorageUnreachable(f"the ZEO server at {where} refuses {subject}: {_words(reason)}")
 
 
