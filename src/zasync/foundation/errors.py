@@ -68,6 +68,8 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, ConflictError):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    # A file that is missing is more likely the job's than the storage's.
+    from_storage |= "builtins.OSError" not in names and _raised_in_zodb(error)
     if from_storage and names & DRIVER_CONFLICT_NAMES:
         return Trouble.CONFLICT
     if from_storage and names & DRIVER_READ_ONLY_NAMES:
@@ -77,6 +79,20 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, TransientError):
         return Trouble.INFRASTRUCTURE if isinstance(error, StorageError) else Trouble.CONFLICT
     return Trouble.OTHER
+
+
+def _raised_in_zodb(error: BaseException) -> bool:
+    """Whether a connection was loading or storing an object when `error` was raised.
+
+    A driver's errors come through RelStorage as they are, also when a job's own code touches an
+    object for the first time.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "ZODB.Connection":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def why_unreadable(item: Any) -> Exception | None:

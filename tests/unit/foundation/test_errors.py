@@ -140,6 +140,25 @@ def fragile(view: View, open_view: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return open_view().see(item)
 
 
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (driver_error("psycopg2", "OperationalError"), Trouble.INFRASTRUCTURE),
+        (FileNotFoundError(), Trouble.OTHER),
+    ],
+)
+def test_a_drivers_error_while_an_object_is_loaded_is_the_storages(
+    fragile: Any, error: Exception, trouble: Trouble
+) -> None:
+    def away(oid: bytes) -> Any:
+        raise error
+
+    fragile._p_jar._storage.load = away
+    with pytest.raises(type(error)) as caught:
+        fragile._p_activate()
+    assert classify(caught.value) is trouble
+
+
 def test_an_object_that_can_be_read_is_loaded(fragile: Any) -> None:
     assert why_unreadable(fragile) is None
     assert fragile._p_changed is False
