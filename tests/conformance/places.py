@@ -37,6 +37,7 @@ class Place:
     server: Any = None  # has kill() and start()
     cut_off: Callable[[], object] | None = None  # the server drops all of its clients
     hold_commits: Callable[[], AbstractContextManager[object]] | None = None  # for nobody
+    forbid_writes: Callable[[], AbstractContextManager[object]] | None = None
     opened: list[Any] = dataclasses.field(default_factory=list)
 
     def open(self, **options: str) -> Any:
@@ -114,6 +115,18 @@ def _postgresql(name: str, server: PostgresServer, keep_history: str) -> Place:
             yield
             lock.rollback()
 
+    @contextmanager
+    def forbidden() -> Iterator[object]:
+        # What a hot standby does to its clients, and a failover then ends.
+        setting = f"ALTER DATABASE {database} SET default_transaction_read_only"
+        server.execute(f"{setting} TO on")
+        server.terminate_clients(database)
+        try:
+            yield
+        finally:
+            server.execute(f"{setting} TO off")
+            server.terminate_clients(database)
+
     uri = server.uri(database, keep_history=keep_history, commit_lock_timeout="1")
     return Place(
         name,
@@ -121,6 +134,7 @@ def _postgresql(name: str, server: PostgresServer, keep_history: str) -> Place:
         server=server,
         cut_off=lambda: server.terminate_clients(database),
         hold_commits=held,
+        forbid_writes=forbidden,
     )
 
 

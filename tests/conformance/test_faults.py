@@ -110,6 +110,21 @@ def test_a_commit_that_must_wait_for_too_long_is_done_later(client: Site, storag
     assert client.sees(lambda: dict(client.root["marks"])) == {1: 1}
 
 
+def test_a_server_that_takes_no_writes_for_a_while_only_delays(
+    client: Site, storage: Place
+) -> None:
+    if storage.forbid_writes is None:
+        pytest.skip("nobody makes this storage read-only")
+    with running(storage.open(), poll_interval=0.2):
+        job = client.put(Job(work.wait_at, "write", 1), retry_policy_factory=work.patient)
+        assert work.gate("write reached").wait(15)
+        with storage.forbid_writes():
+            work.gate("write").set()
+            until(lambda: len(work.begun) > 1, "the second attempt", SECONDS)
+        patiently(client, lambda: job.status == "completed-status", "the job's completion")
+    assert patiently(client, lambda: dict(client.root["marks"]), "the marks") == {1: 1}
+
+
 @pytest.mark.process
 def test_the_jobs_of_a_process_that_is_killed_are_done_by_another(
     client: Site, storage: Place

@@ -68,8 +68,7 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, ConflictError):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
-    # A file that is missing is more likely the job's than the storage's.
-    from_storage |= "builtins.OSError" not in names and _raised_in_zodb(error)
+    from_storage |= is_of_a_storage(error)
     if from_storage and names & DRIVER_CONFLICT_NAMES:
         return Trouble.CONFLICT
     if from_storage and names & DRIVER_READ_ONLY_NAMES:
@@ -81,12 +80,15 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     return Trouble.OTHER
 
 
-def _raised_in_zodb(error: BaseException) -> bool:
-    """Whether a connection was loading or storing an object when `error` was raised.
+def is_of_a_storage(error: BaseException) -> bool:
+    """Whether `error` is a driver's, raised while a ZODB connection loaded or stored an object.
 
     A driver's errors come through RelStorage as they are, also when a job's own code touches an
-    object for the first time.
+    object for the first time.  A file that is missing then is more likely the job's.
     """
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    if "builtins.OSError" in names or not names & (DRIVER_NAMES | DRIVER_READ_ONLY_NAMES):
+        return False
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__") == "ZODB.Connection":
