@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""`python -m benchmarks`: print what a job costs, and how soon it starts."""
+"""`python -m benchmarks [costs|latency]`: print what a job costs, and how soon it starts."""
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import counting, latency
+from tests.support.postgres import NoPostgres
 
 
-def main() -> None:
+def main(what: str = "all") -> None:
     logging.basicConfig(level=logging.CRITICAL)
     console = Console()
-    console.print(costs())
-    console.print(f"records that a plain job makes: {counting.records_of_a_plain_job()}")
-    console.print(f"growth of the database by an idle dispatcher: {counting.idle()} bytes a day")
-    console.print(latencies())
+    if what in ("all", "costs"):
+        console.print(costs())
+        console.print(f"records that a plain job makes: {counting.records_of_a_plain_job()}")
+        console.print(f"growth by an idle dispatcher: {counting.idle()} bytes a day")
+    if what in ("all", "latency"):
+        console.print(latencies())
 
 
 def costs() -> Table:
@@ -33,12 +39,21 @@ def latencies() -> Table:
     table = Table(title=f"put to start at idle, poll interval {latency.POLL_INTERVAL:.0f} s")
     for heading in ("setting", "jobs", "median ms", "99 % ms"):
         table.add_column(heading, justify="left" if heading == "setting" else "right")
-    for measured in (latency.in_process(), latency.over_zeo()):
+    measures = [latency.in_process, latency.over_zeo, latency.over_postgresql]
+    for measured in _all_that_can_be_had(measures):
         table.add_row(
             measured.what, str(measured.jobs), f"{measured.median:.1f}", f"{measured.p99:.1f}"
         )
     return table
 
 
+def _all_that_can_be_had(measures: list[Callable[[], latency.Latency]]) -> Iterator[Any]:
+    for measure in measures:
+        try:
+            yield measure()
+        except NoPostgres as reason:
+            print(f"PostgreSQL is left out: {reason}")
+
+
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

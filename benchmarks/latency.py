@@ -16,6 +16,7 @@ import ZODB
 from ZODB.FileStorage import FileStorage
 
 from benchmarks import work
+from tests.support.postgres import PostgresServer
 from zasync.interfaces import COMPLETED, KEY
 from zasync.job import Job
 from zasync.storage import EmbeddedServer, close_database, open_database
@@ -55,35 +56,47 @@ def wall_clock(number: int) -> float:
     return time.time()
 
 
-def over_zeo(jobs: int = 200, gap: float = 0.01) -> Latency:
+def over_zeo(jobs: int = 200) -> Latency:
     """Two processes and a ZEO server on one machine."""
-    spans = []
-    command = [sys.executable, "-m", "zasync", "worker", "--poll-interval", str(POLL_INTERVAL)]
     with (
         tempfile.TemporaryDirectory() as directory,
         EmbeddedServer(f"file://{directory}/Data.fs") as server,
     ):
-        database = open_database(server.uri)
-        work.install(database)
-        worker = subprocess.Popen([*command, "--db", server.uri], stderr=subprocess.DEVNULL)
-        try:
-            connection = database.open()
-            queue = connection.root()[KEY][""]
-            for number in range(jobs):
-                job = queue.put(Job(wall_clock, number))
-                transaction.commit()
-                put = time.time()
-                _wait(job)
-                spans.append((job.result - put) * 1000)
-                time.sleep(gap)
-                transaction.begin()
-            transaction.abort()
-            connection.close()
-        finally:
-            worker.terminate()
-            worker.wait(60)
-            close_database(database)
-    return _latency("ZEO, two processes", spans[1:])  # the first waits for the worker's start
+        return _between_processes("ZEO, two processes", server.uri, jobs)
+
+
+def over_postgresql(jobs: int = 200) -> Latency:
+    """Two processes and a PostgreSQL server on one machine; raises NoPostgres."""
+    with PostgresServer() as server:
+        uri = server.uri(server.create_database(), keep_history="false")
+        return _between_processes("RelStorage/PostgreSQL, two processes", uri, jobs)
+
+
+def _between_processes(what: str, uri: str, jobs: int, gap: float = 0.01) -> Latency:
+    """A worker process, and this process, which puts."""
+    spans = []
+    command = [sys.executable, "-m", "zasync", "worker", "--poll-interval", str(POLL_INTERVAL)]
+    database = open_database(uri)
+    work.install(database)
+    worker = subprocess.Popen([*command, "--db", uri], stderr=subprocess.DEVNULL)
+    try:
+        connection = database.open()
+        queue = connection.root()[KEY][""]
+        for number in range(jobs):
+            job = queue.put(Job(wall_clock, number))
+            transaction.commit()
+            put = time.time()
+            _wait(job)
+            spans.append((job.result - put) * 1000)
+            time.sleep(gap)
+            transaction.begin()
+        transaction.abort()
+        connection.close()
+    finally:
+        worker.terminate()
+        worker.wait(60)
+        close_database(database)
+    return _latency(what, spans[1:])  # the first waits for the worker's start
 
 
 def _wait(job: Job) -> None:

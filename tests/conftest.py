@@ -6,7 +6,6 @@ The rest is for tests that want it: a database without queues, and a connection 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from zasync.dispatcher import registry
 from zasync.foundation import clock
 from zasync.testing import fail_points
 
-pytest_plugins = ["tests.support.zeo"] if importlib.util.find_spec("tests.support.zeo") else []
+pytest_plugins = ["tests.support.storages", "tests.support.zeo"]
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from zasync.foundation.attempts import OwnManager, committed, end
 from zasync.foundation.reporting import events
 from zasync.interfaces import KEY, IDatabaseOpenedEvent, IDispatcherActivated
 from zasync.queue import Queue, Queues
+from zasync.storage import tell_others
 
 ENDING = 15.0  # seconds for a dispatcher to end in, beyond the grace time of its jobs
 
@@ -65,6 +66,7 @@ class QueueInstaller:
         finally:
             end(manager)
             connection.close()
+        tell_others(event.database)
         for name in installed or ():
             events.queue_installed(name)
 

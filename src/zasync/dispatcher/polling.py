@@ -84,8 +84,10 @@ class Poller:
         return float(max(0.0, min([seconds, *(moment - now for moment in plan.due)])))
 
     def _transact(self, info: PollInfo, hurried: bool) -> Plan:
-        self.manager.begin()
         try:
+            # Where a storage learns of others at the begin, a lost connection shows there, and
+            # leaves a transaction behind that is to be ended like any other.
+            self.manager.begin()
             plan = Plan(hurried)
             for name, queue in self._queues():
                 self._work_queue(name, queue, plan, info)

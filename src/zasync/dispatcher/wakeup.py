@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Hints that there is work: commits in this process, invalidations from a storage server.
+"""Hints that there is work: commits in this process, invalidations from a storage server, and
+notices over PostgreSQL.
 
 A hint promises nothing and may be lost; the poll interval stays as the safety net.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zasync.foundation.wakeup import Listener
+from zasync.storage import hear_others
 
 
 class Hints:
@@ -19,6 +21,7 @@ class Hints:
         self._wake = wake
         self._listener = Listener(db, wake)
         self._taps: list[Tap] = []
+        self._stop_hearing: Callable[[], None] | None = None
         self._bells: frozenset[bytes] = frozenset()
 
     def start(self) -> None:
@@ -27,11 +30,14 @@ class Hints:
         self._taps = [tap for database in databases if (tap := _tap(database, self))]
         for tap in self._taps:
             tap.connect()
+        self._stop_hearing = hear_others(self._listener.db, self._wake)
 
     def stop(self) -> None:
         self._listener.stop()
         for tap in self._taps:
             tap.disconnect()
+        if self._stop_hearing is not None:
+            self._stop_hearing()
 
     def watch(self, oids: Iterable[bytes]) -> None:
         """From now on, wake when one of these objects is changed by another process."""

@@ -33,6 +33,7 @@ STORAGE_NAMES = frozenset(
         "ZEO.Exceptions.ClientStorageError",
         "ZEO.Exceptions.ServerException",
         "ZODB.POSException.StorageTransactionError",
+        "relstorage.adapters.interfaces.ReplicaClosedException",
         "relstorage.adapters.interfaces.UnableToAcquireLockError",
     }
 )
@@ -42,11 +43,17 @@ DRIVER_NAMES = frozenset(
         "builtins.OSError",
         "psycopg2.OperationalError",
         "psycopg2.InterfaceError",
+        "psycopg2.errors.IdleInTransactionSessionTimeout",
         "pg8000.exceptions.InterfaceError",
         "pg8000.exceptions.OperationalError",
         "sqlite3.OperationalError",
     }
 )
+# Of those, what means a conflict or a server that takes no writes, whatever their bases say.
+DRIVER_CONFLICT_NAMES = frozenset(
+    {"psycopg2.errors.DeadlockDetected", "psycopg2.errors.SerializationFailure"}
+)
+DRIVER_READ_ONLY_NAMES = frozenset({"psycopg2.errors.ReadOnlySqlTransaction"})
 
 
 def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
@@ -61,11 +68,33 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     if isinstance(error, ConflictError):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    from_storage |= is_of_a_storage(error)
+    if from_storage and names & DRIVER_CONFLICT_NAMES:
+        return Trouble.CONFLICT
+    if from_storage and names & DRIVER_READ_ONLY_NAMES:
+        return Trouble.READ_ONLY
     if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):
         return Trouble.INFRASTRUCTURE
     if isinstance(error, TransientError):
         return Trouble.INFRASTRUCTURE if isinstance(error, StorageError) else Trouble.CONFLICT
     return Trouble.OTHER
+
+
+def is_of_a_storage(error: BaseException) -> bool:
+    """Whether `error` is a driver's, raised while a ZODB connection loaded or stored an object.
+
+    A driver's errors come through RelStorage as they are, also when a job's own code touches an
+    object for the first time.  A file that is missing then is more likely the job's.
+    """
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    if "builtins.OSError" in names or not names & (DRIVER_NAMES | DRIVER_READ_ONLY_NAMES):
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "ZODB.Connection":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def why_unreadable(item: Any) -> Exception | None:

@@ -41,6 +41,33 @@ class Events:
             pause,
         )
 
+    def notices_unavailable(self, database: str) -> None:
+        event_log.info(
+            "database %r lies in PostgreSQL, but psycopg2 is not installed: what other processes"
+            " put is found by the polls only",
+            database,
+        )
+
+    def notices_lost(self, database: str, error: BaseException, pause: float) -> None:
+        event_log.warning(
+            "the connection for notices of database %r is lost (%s); polls find the work, and it"
+            " is tried again in %.1f s",
+            database,
+            _shown(error),
+            pause,
+        )
+
+    def notices_back(self, database: str) -> None:
+        event_log.info("the connection for notices of database %r is back", database)
+
+    def storage_forgets(self, database: str, setting: str) -> None:
+        event_log.warning(
+            "%s has the setting '%s': a loss of power can undo commits, so jobs can be lost or"
+            " run twice; set synchronous to full",
+            database,
+            setting,
+        )
+
     # jobs
 
     def job_started(self, job: Any) -> None:

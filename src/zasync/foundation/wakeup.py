@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Wake-up hints within a process: whoever commits work rings, whoever works listens.
 
-A hint promises nothing.  The listener reads the database and believes that.
+A storage whose server tells nobody of commits can hang up a bell of its own, which tells the
+other processes.  A hint promises nothing.  The listener reads the database and believes that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+# How to tell other processes of work in a database.
+_bells: weakref.WeakKeyDictionary[Any, Callable[[], None]] = weakref.WeakKeyDictionary()
 _listeners: list[weakref.ReferenceType[Listener]] = []
 _lock = threading.Lock()
 
@@ -31,13 +34,22 @@ class Listener:
             _listeners[:] = [ref for ref in _listeners if ref() not in (None, self)]
 
 
+def hang_bell(db: Any, tell: Callable[[], None]) -> None:
+    """Call `tell` too whenever work was committed to `db` here; it must not block."""
+    with _lock:
+        _bells[db] = tell
+
+
 def ring(db: Any) -> None:
     """Wake whoever listens for `db`.  May be called in any thread; never blocks for long."""
     with _lock:
+        tell = _bells.get(db)
         listeners = [listener for ref in _listeners if (listener := ref()) is not None]
     for listener in listeners:
         if listener.db is db or db in listener.db.databases.values():
             listener.wake()
+    if tell is not None:
+        tell()
 
 
 def ring_after_commit(connection: Any) -> None:

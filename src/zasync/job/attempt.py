@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, committed
-from zasync.foundation.errors import Trouble, classify
+from zasync.foundation.errors import Trouble, classify, is_of_a_storage
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
@@ -323,9 +324,12 @@ def _look(run: Run, question: Callable[[], bool]) -> bool:
 def after_error(run: Run) -> Outcome | Step:
     """The callable (or loading what it needs) raised what is being handled now."""
     failure = Failure()
+    # Said here, since a Failure keeps no frames that would tell.
+    error = sys.exception()
+    of_storage = error is not None and is_of_a_storage(error)
     attempts.end(run.manager)
     reach("run.failed")
-    return decide(run, "jobError", failure, attempt)
+    return decide(run, "commitError" if of_storage else "jobError", failure, attempt)
 
 
 def decide(run: Run, question: str, failure: Failure, again: Step) -> Outcome | Step:

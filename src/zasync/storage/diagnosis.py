@@ -11,6 +11,7 @@ import ast
 import logging
 import os
 import re
+import ssl
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ def diagnosis(error: Exception, subject: Subject, reason: Exception | None) -> S
             return _unreachable(subject, reason)
         case ReadOnlyError():
             return read_only(subject)
+        case ssl.SSLError():
+            return StorageUnreachable(
+                f"the ZEO server at {subject.servers} and {subject} do not trust each other: "
+                f"{_words(error)}; look at the certificates of both sides, and when they expire"
+            )
         case FileStorageFormatError():
             return StorageError(
                 f"{subject} is not a FileStorage: name the Data.fs of a database, "
@@ -161,6 +167,11 @@ def _unreachable(subject: Subject, reason: Exception | None) -> StorageError:
         return StorageUnreachable(
             f"no ZEO server answered at {where} in time: is it running there? "
             f"(needed for {subject})"
+        )
+    if "Server behind client" in str(reason):
+        return StorageError(
+            f"the database of the ZEO server at {where} is older than what {subject} has seen: "
+            "if a backup was restored there, delete its persistent cache file (*.zec)"
         )
     return StorageUnreachable(f"the ZEO server at {where} refuses {subject}: {_words(reason)}")
 

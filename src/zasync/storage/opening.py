@@ -15,11 +15,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import ZODB
-import zodburi
 from ZODB.POSException import ConflictError
 from zodburi.datatypes import convert_int
 
-from zasync.storage import relstorage, zconfig
+from zasync.foundation.reporting import events
+from zasync.storage import notices, relstorage, tls, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
 from zasync.storage.errors import BadConfiguration, StorageError
 from zasync.storage.schema import check_schema
@@ -86,6 +86,7 @@ def open_database(
         for opening in openings:
             opening.accept(databases[opening.name], writable and opening is chosen, allow_newer)
         on_error.pop_all()
+    notices.tell_others(databases[chosen.name])
     return databases[chosen.name]
 
 
@@ -95,6 +96,7 @@ def close_database(db: ZODB.DB) -> None:
         for each in [db, *db.databases.values()]:
             # Looked up when called, because ZODB replaces it by one that does nothing.
             closing.callback(lambda each: each.close(), each)
+            closing.callback(notices.hang_up, each)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ class _Opening:
                 raise read_only(self.subject)
             if not allow_newer:
                 check_schema(db)
+        weakness = relstorage.forgets_at_power_loss(db.storage)
+        if weakness is not None and writable:
+            events.storage_forgets(str(self.subject), weakness)
 
 
 def _from_uri(
@@ -145,7 +150,7 @@ def _from_uri(
         if scheme == "file":
             uri = _checked_file(uri, create)
         uri = relstorage.prepared(with_zeo_wait(uri, seconds), seconds)
-        make_storage, options = zodburi.resolve_uri(uri)
+        make_storage, options = (tls if tls.is_wanted(uri) else relstorage).resolved(uri)
     if database_name is not None:
         options["database_name"] = database_name
     if pool_size is not None:

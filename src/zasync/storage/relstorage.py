@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What is special about RelStorage: gaps in its URIs, missing drivers, and races at first use.
+"""What is special about RelStorage: its URIs, missing drivers, and races at first use.
 
-RelStorage itself stays unimported; zodburi or ZConfig load it, and its errors are known by
-name.
+RelStorage's own reading of URIs leaves percent signs in passwords, knows few of libpq's options
+and no setting of SQLite; so its URIs are read here.  Its errors are known by name.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
+
+import zodburi
 
 from zasync.foundation.errors import Trouble, classify
 from zasync.storage.errors import BadConfiguration, StorageError, StorageUnreachable
@@ -20,12 +23,52 @@ from zasync.storage.uri import RELSTORAGE_EXTRAS, redacted, scheme_of, with_defa
 
 NO_DRIVER = "relstorage.adapters.interfaces.DriverNotAvailableError"
 
+# Options of a PostgreSQL URI that are libpq's.  Those of PostgreSQL's documentation that make
+# sense here; `host` is for the directory of a unix socket.
+LIBPQ_OPTIONS = frozenset(
+    {
+        "application_name",
+        "channel_binding",
+        "connect_timeout",
+        "gssencmode",
+        "host",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "options",
+        "passfile",
+        "port",
+        "service",
+        "sslcert",
+        "sslcrl",
+        "sslkey",
+        "sslmode",
+        "sslpassword",
+        "sslrootcert",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    }
+)
+# So that a network that drops packets is noticed in half a minute instead of never.
+LIBPQ_DEFAULTS = {
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # milliseconds
+}
+# How safe SQLite is against a loss of power, by its own numbers and names.
+_SYNCHRONOUS = {"off": 0, "normal": 1, "full": 2, "extra": 3}
+_RELSTORAGE_SYNCHRONOUS = "normal"
+_SAFE_SYNCHRONOUS = "full"
+
 
 def prepared(uri: str, seconds: int) -> str:
-    """Answer a `normalised` URI such that RelStorage understands it as it was meant.
+    """Answer a `normalised` URI such that it is complete.
 
     Connecting gives up after `seconds` where the driver can be told so.  Raises
-    `BadConfiguration` for what RelStorage would misunderstand.
+    `BadConfiguration` for what cannot be meant.
     """
     match scheme_of(uri):
         case "sqlite" if sqlite_directory(uri) is None:
@@ -36,6 +79,19 @@ def prepared(uri: str, seconds: int) -> str:
         case "postgres":
             return _bounded(_with_port(uri), seconds)
     return uri
+
+
+def resolved(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """How to make the storage of a `prepared` URI, and the options for its database."""
+    adapter = _ADAPTERS.get(scheme_of(uri))
+    if adapter is None:
+        found: tuple[Callable[[], Any], dict[str, Any]] = zodburi.resolve_uri(uri)
+        return found
+    from relstorage.zodburi_resolver import RelStorageURIResolver
+
+    make_storage, rest = RelStorageURIResolver(adapter)(uri)
+    _, options = zodburi.resolve_uri(f"memory://?{urlencode(rest)}")
+    return make_storage, options
 
 
 def sqlite_directory(uri: str) -> Path | None:
@@ -72,6 +128,26 @@ def lost_the_race(error: BaseException) -> bool:
     )
 
 
+def forgets_at_power_loss(storage: Any) -> str | None:
+    """The setting of a SQLite storage that lets a loss of power undo commits, or None."""
+    pragmas = getattr(_adapter_of(storage), "pragmas", None)
+    if pragmas is None:
+        return None
+    written = str(pragmas.get("synchronous", _RELSTORAGE_SYNCHRONOUS)).lower()
+    level = _SYNCHRONOUS.get(written)
+    if level is None:
+        level = int(written) if written.isdigit() else _SYNCHRONOUS[_RELSTORAGE_SYNCHRONOUS]
+    return None if level >= _SYNCHRONOUS[_SAFE_SYNCHRONOUS] else f"synchronous {written}"
+
+
+def postgresql_dsn(storage: Any) -> str | None:
+    """How RelStorage's `storage` connects to PostgreSQL, or None for any other storage."""
+    adapter = _adapter_of(storage)
+    dsn = getattr(adapter, "_dsn", None)
+    is_postgresql = any(kind.__name__ == "PostgreSQLAdapter" for kind in type(adapter).__mro__)
+    return dsn if is_postgresql and isinstance(dsn, str) else None
+
+
 def diagnosis(error: Exception, subject: str, scheme: str) -> StorageError | None:
     """Our error for one of RelStorage's or of its drivers', or None for any other."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
@@ -86,24 +162,96 @@ def diagnosis(error: Exception, subject: str, scheme: str) -> StorageError | Non
         return StorageError(f"cannot open {subject}: {first_line}")
     if isinstance(error, OSError) and scheme not in RELSTORAGE_EXTRAS:
         return None
+    if any(words in first_line for words in _REFUSALS):
+        return BadConfiguration(f"{subject} is refused by its server: {first_line}")
     if classify(error, from_storage=True) is Trouble.INFRASTRUCTURE:
         return StorageUnreachable(f"the server of {subject} cannot be used: {first_line}")
     return None
 
 
+# A server that says this will say it again.
+_REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "invalid connection option",
+)
+
+
+def _adapter_of(storage: Any) -> Any:
+    """RelStorage's adapter of `storage`, or of the one that it stands before."""
+    for each in (storage, getattr(storage, "base", None)):
+        adapter = getattr(each, "_adapter", None)
+        if adapter is not None:
+            return adapter
+    return None
+
+
+def _postgresql(parts: SplitResult, given: dict[str, str]) -> tuple[Callable[[Any], Any], Any]:
+    """How RelStorage wants a scheme's own part of a URI to be read."""
+    settings = {
+        "dbname": parts.path[1:],
+        "user": parts.username,
+        "password": parts.password,
+        "host": parts.hostname,
+        "port": parts.port,
+    }
+    known = {name: unquote(str(value)) for name, value in settings.items() if value}
+    known |= {name: value for name, value in given.items() if name in LIBPQ_OPTIONS}
+    rest = {name: value for name, value in given.items() if name not in LIBPQ_OPTIONS}
+    dsn = " ".join(f"{name}={_quoted(value)}" for name, value in known.items())
+
+    def adapter(options: Any) -> Any:
+        from relstorage.adapters.postgresql import PostgreSQLAdapter
+
+        return PostgreSQLAdapter(dsn=dsn, options=options)
+
+    return adapter, rest
+
+
+def _sqlite(parts: SplitResult, given: dict[str, str]) -> tuple[Callable[[Any], Any], Any]:
+    """How RelStorage wants a scheme's own part of a URI to be read."""
+    rest = dict(given)
+    directory = rest.pop("data_dir")
+    synchronous = rest.pop("synchronous", _SAFE_SYNCHRONOUS).lower()
+    if synchronous not in _SYNCHRONOUS:
+        raise BadConfiguration(f"synchronous={synchronous} is not one of {', '.join(_SYNCHRONOUS)}")
+
+    def adapter(options: Any) -> Any:
+        from relstorage.adapters.sqlite.adapter import Sqlite3Adapter
+
+        return Sqlite3Adapter(directory, {"synchronous": synchronous}, options=options)
+
+    return adapter, rest
+
+
+_ADAPTERS = {"postgres": _postgresql, "sqlite": _sqlite}
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def _with_port(uri: str) -> str:
     parts = urlsplit(uri)
-    if not parts.username or not parts.hostname:
+    given = parse_qs(parts.query)
+    if not (parts.username or "user" in given) or not (parts.hostname or "host" in given):
         raise BadConfiguration(
-            f"{redacted(uri)} lacks a user or host: write postgresql://user@host/database"
+            f"{redacted(uri)} lacks a user or host: write postgresql://user@host/database, "
+            "or postgresql://user@/database?host=/run/postgresql for a unix socket"
         )
-    if parts.port is not None:
+    if parts.port is not None or "port" in given:
         return uri
-    return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:5432").geturl()
+    return with_default(uri, "port", 5432)
 
 
 def _bounded(uri: str, seconds: int) -> str:
-    # Only psycopg2 knows the option; pg8000 would stumble over it.
+    # Only libpq knows the options; pg8000 would stumble over them.
     if "driver=pg8000" in uri or find_spec("psycopg2") is None:
         return uri
+    for option, value in LIBPQ_DEFAULTS.items():
+        uri = with_default(uri, option, value)
     return with_default(uri, "connect_timeout", max(2, seconds))

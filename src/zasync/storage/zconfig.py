@@ -16,6 +16,7 @@ import ZConfig
 import ZODB.config
 from ZEO.Exceptions import ClientDisconnected
 
+from zasync.storage import tls
 from zasync.storage.errors import BadConfiguration
 
 # What ZEO's schema says when the file says nothing; a limit of the file's own stands.
@@ -111,6 +112,19 @@ class _BoundedClient:
         return storage
 
 
+class _SecuredClient:
+    """Opens a `<clientstorage>` section with an `<ssl>` section in it."""
+
+    def __init__(self, section: Any) -> None:
+        self.name = section.name
+        self.config = section.config
+        self._section = section
+
+    def open(self) -> Any:
+        addresses = [server.address for server in _servers_of(self._section)]
+        return tls.opened(self._section.open, addresses, *self.config.ssl)
+
+
 def _bounded(section: Any, seconds: int) -> Any:
     config = section.config
     if isinstance(section, ZODB.config.ZEOClient):
@@ -121,7 +135,7 @@ def _bounded(section: Any, seconds: int) -> Any:
         config.factories = [_bounded(each, seconds) for each in config.factories]
     if getattr(config, "base", None) is not None:  # a <blobstorage>
         config.base = _bounded(config.base, seconds)
-    return section
+    return _SecuredClient(section) if getattr(config, "ssl", None) else section
 
 
 def _storages(section: Any) -> Iterator[Any]:

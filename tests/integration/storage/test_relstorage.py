@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
 """RelStorage over SQLite: opening, failing, and coming first together."""
 
+import logging
 import threading
 from pathlib import Path
 
@@ -59,6 +60,47 @@ def test_a_sqlite_file_that_is_none_is_told(tmp_path: Path):
 
     with pytest.raises(StorageError, match=f"cannot open sqlite:///.data_dir={tmp_path}: file is"):
         open_database(f"sqlite:///?data_dir={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "warned"), [("off", True), ("normal", True), ("full", False), ("", False)]
+)
+def test_a_setting_that_forgets_commits_at_a_loss_of_power_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: str, warned: bool
+):
+    uri = f"sqlite:///?data_dir={tmp_path}/jobs"
+    with caplog.at_level(logging.WARNING, "zasync.events"):
+        close_database(open_database(f"{uri}&synchronous={setting}" if setting else uri))
+
+    assert ("a loss of power can undo commits" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(("setting", "warned"), [("", True), ("off", True), ("full", False)])
+def test_a_setting_of_a_zconfig_file_is_looked_at_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: str, warned: bool
+):
+    pragmas = f"<pragmas>\nsynchronous {setting}\n</pragmas>\n" if setting else ""
+    text = ZCONFIG.format(directory=tmp_path / "jobs")
+    config = tmp_path / "zasync.conf"
+    config.write_text(text.replace("    </sqlite3>", f"{pragmas}    </sqlite3>"))
+
+    with caplog.at_level(logging.WARNING, "zasync.events"):
+        close_database(open_database(f"zconfig://{config}"))
+
+    assert ("a loss of power can undo commits" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(("setting", "number"), [("", 2), ("off", 0)])
+def test_sqlite_works_as_it_was_set(tmp_path: Path, setting: str, number: int):
+    uri = f"sqlite:///?data_dir={tmp_path}/jobs"
+    db = open_database(f"{uri}&synchronous={setting}" if setting else uri)
+    try:
+        connection, cursor = db.storage._adapter.connmanager.open_for_store()
+        cursor.execute("PRAGMA synchronous")
+        assert cursor.fetchone()[0] == number
+        connection.close()
+    finally:
+        close_database(db)
 
 
 @pytest.mark.parametrize("kind", ["uri", "zconfig"])

@@ -16,6 +16,7 @@ from tests.support.zeo import ZeoServer
 from zasync.storage import (
     BadConfiguration,
     NewerDatabase,
+    StorageError,
     StorageUnreachable,
     close_database,
     open_database,
@@ -210,3 +211,53 @@ def test_a_client_stays_open_while_its_server_is_killed_and_comes_back(zeo_serve
     with db.transaction() as connection:
         connection.root()["kept"] = 2
     close_database(db)
+
+
+@pytest.mark.parametrize("fault", ["corrupt", "stale"])
+def test_a_cache_file_that_cannot_be_trusted_shows_nothing_old(
+    zeo_server: ZeoServer, tmp_path: Path, fault: str
+):
+    (tmp_path / "cache").mkdir()
+    uri = f"{zeo_server.uri}?client=jobs&var={tmp_path}/cache"
+    keep(uri, 1)
+    (cache,) = (tmp_path / "cache").glob("*.zec")
+    if fault == "corrupt":
+        with cache.open("r+b") as file:
+            file.seek(4)
+            file.write(b"\xff" * 4096)
+    keep(zeo_server.uri, 2)  # by a client that does not use the cache
+
+    db = open_database(uri)
+    with db.transaction() as connection:
+        assert connection.root()["kept"] == 2
+    close_database(db)
+
+
+def keep(uri: str, value: int) -> None:
+    db = open_database(uri)
+    with db.transaction() as connection:
+        connection.root()["kept"] = value
+    close_database(db)
+
+
+def test_a_server_that_was_restored_from_an_older_backup_is_told(
+    zeo_server: ZeoServer, tmp_path: Path
+):
+    keep(zeo_server.uri, 1)
+    backup = (tmp_path / "Data.fs").read_bytes()
+    (tmp_path / "cache").mkdir()
+    uri = f"{zeo_server.uri}?client=jobs&var={tmp_path}/cache"
+    keep(uri, 2)
+    zeo_server.end()
+    for path in tmp_path.glob("Data.fs*"):
+        path.unlink()
+    (tmp_path / "Data.fs").write_bytes(backup)
+    zeo_server.start()
+
+    with pytest.raises(StorageError, match=r"delete its persistent cache file") as caught:
+        open_database(uri, wait=A_SECOND)
+
+    assert zeo_server.address in str(caught.value)
+    (cache,) = (tmp_path / "cache").glob("*.zec")
+    cache.unlink()
+    keep(uri, 3)

@@ -59,6 +59,7 @@ class Fragile(Persistent):
         (ReadConflictError(), Trouble.CONFLICT),
         (relstorage.adapters.interfaces.StaleConnectionError(), Trouble.CONFLICT),
         (relstorage.adapters.interfaces.UnableToLockRowsDeadlockError(), Trouble.CONFLICT),
+        (relstorage.adapters.interfaces.ReplicaClosedException(), Trouble.INFRASTRUCTURE),
         (transaction.interfaces.TransientError(), Trouble.CONFLICT),
         (transaction.interfaces.DoomedTransaction(), Trouble.OTHER),
         (ReadOnlyError(), Trouble.READ_ONLY),
@@ -105,6 +106,31 @@ def test_an_error_of_a_driver_is_trouble_of_the_storage_only_if_it_comes_from_th
     assert classify(error, from_storage=True) is Trouble.INFRASTRUCTURE
 
 
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("AdminShutdown", Trouble.INFRASTRUCTURE),
+        ("CannotConnectNow", Trouble.INFRASTRUCTURE),
+        ("CrashShutdown", Trouble.INFRASTRUCTURE),
+        ("DeadlockDetected", Trouble.CONFLICT),
+        ("DiskFull", Trouble.INFRASTRUCTURE),
+        ("IdleInTransactionSessionTimeout", Trouble.INFRASTRUCTURE),
+        ("IoError", Trouble.INFRASTRUCTURE),
+        ("LockNotAvailable", Trouble.INFRASTRUCTURE),
+        ("OutOfMemory", Trouble.INFRASTRUCTURE),
+        ("ReadOnlySqlTransaction", Trouble.READ_ONLY),
+        ("SerializationFailure", Trouble.CONFLICT),
+        ("TooManyConnections", Trouble.INFRASTRUCTURE),
+        ("UndefinedTable", Trouble.OTHER),
+        ("UniqueViolation", Trouble.OTHER),
+    ],
+)
+def test_what_postgresql_says_is_sorted_by_its_own_class(name: str, trouble: Trouble) -> None:
+    errors = pytest.importorskip("psycopg2.errors")
+    assert classify(getattr(errors, name)(), from_storage=True) is trouble
+    assert classify(getattr(errors, name)()) is Trouble.OTHER  # a job may use it for itself
+
+
 @pytest.fixture
 def fragile(view: View, open_view: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stored object, not loaded yet, whose error is set by the test."""
@@ -112,6 +138,25 @@ def fragile(view: View, open_view: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     item = view.root["fragile"] = Fragile()
     view.commit()
     return open_view().see(item)
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (driver_error("psycopg2", "OperationalError"), Trouble.INFRASTRUCTURE),
+        (FileNotFoundError(), Trouble.OTHER),
+    ],
+)
+def test_a_drivers_error_while_an_object_is_loaded_is_the_storages(
+    fragile: Any, error: Exception, trouble: Trouble
+) -> None:
+    def away(oid: bytes) -> Any:
+        raise error
+
+    fragile._p_jar._storage.load = away
+    with pytest.raises(type(error)) as caught:
+        fragile._p_activate()
+    assert classify(caught.value) is trouble
 
 
 def test_an_object_that_can_be_read_is_loaded(fragile: Any) -> None:

@@ -3,11 +3,19 @@
 
 import importlib.util
 import sqlite3
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from relstorage.options import Options
 
 from zasync.storage import BadConfiguration, StorageUnreachable, open_database
-from zasync.storage.relstorage import diagnosis, lost_the_race, prepared
+from zasync.storage.relstorage import (
+    _postgresql,
+    diagnosis,
+    lost_the_race,
+    prepared,
+    resolved,
+)
 
 
 def test_a_sqlite_uri_must_name_its_directory_as_relstorage_wants_it():
@@ -16,11 +24,14 @@ def test_a_sqlite_uri_must_name_its_directory_as_relstorage_wants_it():
 
 
 def test_a_postgresql_uri_gets_the_usual_port():
-    assert prepared("postgres://me@host/jobs", 3).startswith("postgres://me@host:5432/jobs")
+    assert "port=5432" in prepared("postgres://me@host/jobs", 3)
 
 
 def test_a_port_in_a_postgresql_uri_stands():
-    assert prepared("postgres://me@host:99/jobs", 3).startswith("postgres://me@host:99/jobs")
+    uri = prepared("postgres://me@host:99/jobs", 3)
+
+    assert uri.startswith("postgres://me@host:99/jobs")
+    assert "port=" not in uri
 
 
 @pytest.mark.parametrize("uri", ["postgresql://host/jobs", "postgresql:///jobs"])
@@ -35,12 +46,64 @@ def test_a_port_that_is_no_number_is_refused():
 
 
 def test_connecting_to_postgresql_is_limited_where_the_driver_can_do_so():
-    with_limit = "postgres://me@host:1/jobs?connect_timeout=3"
     without = "postgres://me@host:1/jobs"
     has_psycopg2 = importlib.util.find_spec("psycopg2") is not None
 
-    assert prepared(without, 3) == (with_limit if has_psycopg2 else without)
+    assert ("connect_timeout=3" in prepared(without, 3)) is has_psycopg2
+    assert ("tcp_user_timeout=30000" in prepared(without, 3)) is has_psycopg2
     assert prepared(f"{without}?driver=pg8000", 3) == f"{without}?driver=pg8000"
+
+
+def dsn_of(uri: str) -> str:
+    parts = urlsplit(uri)
+    adapter, rest = _postgresql(parts, dict(parse_qsl(parts.query)))
+    assert set(rest) <= {"keep_history", "connection_pool_size"}
+    found: str = adapter(Options(keep_history=False))._dsn
+    return found
+
+
+@pytest.mark.parametrize(
+    ("uri", "dsn"),
+    [
+        (
+            "postgres://me:p%40ss%27w%5Crd@host:1/my%20jobs",
+            r"dbname='my jobs' user='me' password='p@ss\'w\\rd' host='host' port='1'",
+        ),
+        (
+            "postgres:///jobs?host=/run/postgresql&user=me&port=5433",
+            "dbname='jobs' host='/run/postgresql' user='me' port='5433'",
+        ),
+        (
+            "postgres://me@host:1/jobs?sslmode=verify-full&sslrootcert=/etc/ca.pem"
+            "&keep_history=false",
+            "dbname='jobs' user='me' host='host' port='1' sslmode='verify-full'"
+            " sslrootcert='/etc/ca.pem'",
+        ),
+    ],
+)
+def test_a_postgresql_uri_is_told_to_the_driver_as_it_was_meant(uri: str, dsn: str):
+    assert dsn_of(uri) == dsn
+
+
+def test_options_of_the_database_are_read_as_zodburi_reads_them():
+    uri = "postgres://me@host:1/jobs?keep_history=0&connection_pool_size=3&database_name=jobs"
+
+    _, options = resolved(uri)
+
+    assert (options["pool_size"], options["database_name"]) == (3, "jobs")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql://me@host/jobs", "sqlite:///?data_dir=x"])
+def test_an_option_that_nobody_knows_is_named(scheme: str):
+    uri = f"{scheme}{'&' if '?' in scheme else '?'}no_such=1"
+
+    with pytest.raises(BadConfiguration, match=r"does not know: no_such$"):
+        open_database(uri)
+
+
+def test_sqlite_can_be_made_fast_and_forgetful_only_by_a_known_word():
+    with pytest.raises(BadConfiguration, match="synchronous=no is not one of off, normal, full"):
+        open_database("sqlite:///?data_dir=x&synchronous=no")
 
 
 def test_a_missing_driver_is_told_with_the_extra_to_install_and_without_the_password():
