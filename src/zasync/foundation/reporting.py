@@ -121,6 +121,59 @@ class Events:
     def interrupted(self, job: Any, decision: Any) -> None:
         event_log.warning("%r was interrupted; its policy says: %s", job, decision)
 
+    # what stands still
+
+    def polls_are_stuck(self, uuid: Any, seconds: float, stack: str) -> None:
+        event_log.error(
+            "dispatcher %s has not completed a poll for %.0f s: it begins no new jobs, and others"
+            " may take it for dead.  The storage does not answer, or the reactor's thread is"
+            " blocked; if neither ends, restart the process.  The thread that polled last is at:"
+            "\n%s",
+            uuid,
+            seconds,
+            stack,
+        )
+
+    def polls_again(self, uuid: Any) -> None:
+        event_log.warning("dispatcher %s polls again", uuid)
+
+    def poll_broke(self, uuid: Any, error: BaseException, pause: float) -> None:
+        event_log.error(
+            "a poll of dispatcher %s broke off: %s; the next is in %.1f s",
+            uuid,
+            _shown(error),
+            pause,
+            exc_info=error,
+        )
+
+    def pulse_lost(self, uuid: Any, seconds: float | None) -> None:
+        event_log.error(
+            "dispatcher %s has not committed a ping for %.0f s, so that others may soon take it"
+            " for dead; until it can, it begins no job.  Is the storage away, or not committing?",
+            uuid,
+            seconds or 0.0,
+        )
+
+    def pulse_found(self, uuid: Any) -> None:
+        event_log.warning("dispatcher %s has committed a ping again and begins jobs again", uuid)
+
+    def job_is_overdue(self, job: str, oid: int, seconds: float, limit: float, stack: str) -> None:
+        event_log.error(
+            "job %d has run for %.0f s, which is more than its limit of %.0f s, and keeps its"
+            " place; a thread cannot be ended, so if it hangs, restart the process.  %s is at:"
+            "\n%s",
+            oid,
+            seconds,
+            limit,
+            job,
+            stack,
+        )
+
+    def watch_failed(self, uuid: Any, error: BaseException) -> None:
+        event_log.error(
+            "the watch of dispatcher %s met %s; it goes on", uuid, _shown(error), exc_info=error
+        )
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:
@@ -270,6 +323,13 @@ class Events:
             " jobs later",
             uuid,
             _shown(error),
+        )
+
+    def left_for_recovery(self, uuid: Any) -> None:
+        event_log.error(
+            "dispatcher %s could not hand back its jobs in time, since the storage does not"
+            " answer; it, when it is started again, or a sibling recovers them",
+            uuid,
         )
 
     def still_running(self, job: str, seconds: float) -> None:

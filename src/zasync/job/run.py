@@ -51,6 +51,12 @@ class Host(Protocol):
     def takes(self, awaitable: Any) -> bool:
         """Whether `attach` can be called with this one."""
 
+    def may_begin(self) -> bool:
+        """Whether code of jobs may be entered: nobody takes this process for dead."""
+
+    def wait_to_begin(self) -> None:
+        """Wait until `may_begin`.  `attempts.Stopped` if this thread is told to stop."""
+
 
 @dataclasses.dataclass
 class Run:
