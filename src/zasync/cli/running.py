@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 import zope.component
 
 from zasync import configure
@@ -28,6 +29,11 @@ DEFAULT_SIZE = 3
 END_OF_REACTOR = "end of the reactor"  # a request to stop that the reactor makes
 REACTOR_STOP = 5.0  # seconds for the reactor's thread to end
 _SECOND_REQUEST = 1  # the exit code of a worker that was told twice to stop
+_NOT_HANDED_BACK = 1
+_LEFT_FOR_RECOVERY = (
+    "the storage did not answer, so that the jobs of this worker could not be handed back; another"
+    " worker, or this one when it is started again, recovers them"
+)
 
 
 class Running:
@@ -36,6 +42,9 @@ class Running:
     def __init__(self, dispatcher: Any, requests: Requests) -> None:
         self.dispatcher = dispatcher
         self.broken: BaseException | None = None
+        self.is_last = False
+        """Nothing is to follow: where jobs run on that were handed back, the process ends at
+        once, so that they do not run twice at the same time."""
         self._requests = requests
         self._thread = threading.Thread(target=self._run, name="zasync reactor", daemon=True)
 
@@ -63,10 +72,17 @@ class Running:
         while draining.is_alive():
             if self._requests.wait(0.05) not in (None, END_OF_REACTOR):
                 os._exit(_SECOND_REQUEST)
+        if self.dispatcher.handed_back is False:  # closing the database might hang as well
+            click.echo(f"zasync: {_LEFT_FOR_RECOVERY}", err=True)
+            os._exit(_NOT_HANDED_BACK)
 
     def _stop(self, grace: float) -> None:
         if self.dispatcher.activated:
             self.dispatcher.deactivate(grace)
+        if not self.dispatcher.handed_back:
+            return
+        if self.dispatcher.outlasted and self.is_last:
+            os._exit(0)
         if self._thread.is_alive():
             reactor = self.dispatcher.reactor
             reactor.callFromThread(reactor.stop)

@@ -90,6 +90,8 @@ class Dispatcher:
         self.hang_report_after = hang_report_after
         self.handed_back: bool | None = None
         """Whether the last stop could hand back what was left; if not, that is recovered later."""
+        self.outlasted: list[Key] = []
+        """The jobs that ran on when the grace time of the last stop was over."""
         self.polling_thread: int | None = None  # which one polled last, or does now
         self._watch = Watch(self)
         self._last_poll = 0.0  # when (monotonic) one was completed, or it was activated
@@ -324,8 +326,9 @@ class Dispatcher:
         if self._poll_lock.acquire(timeout=POLL_END):  # what that hands over can end in time, too
             self._poll_lock.release()
         grace = self.grace if grace is None else grace
-        for tracked in drained(self._all_pools(), grace):
-            events.still_running(f"job {tracked.key[0]}", grace)
+        self.outlasted = [tracked.key for tracked in drained(self._all_pools(), grace)]
+        for oid, _database in self.outlasted:
+            events.still_running(f"job {oid}", grace)
         self.coroutines.stop(timeout=1.0)
         reach("stop.deactivating")
         self.handed_back = goodbye(poller, self._poll_lock, LAST_WORD)

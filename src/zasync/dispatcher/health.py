@@ -134,7 +134,8 @@ class Look:
 
     def _seconds_since_ping(self, record: Any) -> float:
         """Never negative: the clock of another machine may be ahead."""
-        return max(0.0, (self.now - record.last_ping.value).total_seconds())
+        age: timedelta = self.now - record.last_ping.value
+        return max(0.0, age.total_seconds())
 
     # What is wrong
 

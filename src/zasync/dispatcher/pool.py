@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -139,10 +140,7 @@ class Pool:
         raise AssertionError("pauses() does not end")
 
     def _do(self, task: Task, connection: Any) -> None:
-        """Do one task and leave the thread as clean as it was before.
-
-        Each task begins a transaction, which ends one that was left behind.
-        """
+        """Do one task and leave the thread as clean as it was before."""
         try:
             task(connection)
         except attempts.Stopped:
@@ -150,7 +148,7 @@ class Pool:
         except BaseException as error:  # a task sees to its own errors; this one is ours
             events.worker_failed(self.queue_name, self.agent_name, error)
         finally:
-            zope.component.hooks.setSite(None)
+            clean_thread()
             connection.cacheGC()
 
     # Jobs
@@ -195,9 +193,28 @@ class Pool:
 
 
 def clean_thread() -> None:
-    """No transaction, no site: nothing that a job could have left for the next one."""
-    try:
-        transaction.abort()
-    except Exception as error:  # what somebody joined to it cannot abort
-        events.leftover_transaction(error)
+    """Leave nothing that a job of Zope's kind could have left for the next one in the thread.
+
+    What is kept in context variables is gone already; another `threading.local`, and what is the
+    whole process's, such as its locale, is the job's own affair.
+    """
+    if getattr(transaction.manager.manager, "_txn", True) is not None:
+        _do_cleanly(transaction.abort)  # only then, since it asks some storages for news
     zope.component.hooks.setSite(None)
+    for module, function in _KEPT_BY_THREAD:
+        if module in sys.modules:  # else nobody can have left anything there
+            _do_cleanly(getattr(sys.modules[module], function))
+
+
+_KEPT_BY_THREAD = [
+    ("zope.security.management", "endInteraction"),
+    ("zope.globalrequest", "clearRequest"),
+]
+"""Modules that keep something for each thread, and what in them forgets it."""
+
+
+def _do_cleanly(function: Callable[[], Any]) -> None:
+    try:
+        function()
+    except Exception as error:  # such as what somebody joined to a transaction and cannot abort
+        events.leftover_kept(getattr(function, "__name__", "clean-up"), error)

@@ -36,7 +36,8 @@ def goodbye(poller: Poller, poll_lock: Any, seconds: float) -> bool:
     """Hand back what is left, mark our records, and close the poller; answers whether it could.
 
     Another thread does it, since a call to a storage may never return; then that thread is left
-    alone, and changes nothing more should it return after all.
+    alone.  What it has asked of the storage may still take effect, which does no harm: what runs
+    here is fenced off by it.
     """
     done = threading.Event()
     too_long = Alarm(seconds)

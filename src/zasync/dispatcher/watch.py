@@ -26,14 +26,16 @@ class Watch:
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
         self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="zasync watch", daemon=True)
         self._stuck_report_at: float | None = None  # so many seconds without a poll
         self._holds_back = False
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="zasync watch", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
+        self._thread.join(INTERVAL)
 
     def _run(self) -> None:
         while not clock.wait_idly(self._stop, INTERVAL):

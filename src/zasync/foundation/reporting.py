@@ -7,13 +7,29 @@ polls and jobs.  ERROR and above: somebody must act, and the line says what.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import traceback
 from typing import Any
 
 from zasync.foundation.text import printable, safe_repr, safe_str
 
-event_log = logging.getLogger("zasync.events")
-trace_log = logging.getLogger("zasync.trace")
+
+class CarefulLog(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """A logger whose handlers may raise (a full disk, a lost server) and disturb no work."""
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception:
+            if logging.raiseExceptions and sys.stderr is not None:  # as `logging` does itself
+                with contextlib.suppress(Exception):
+                    traceback.print_exc(file=sys.stderr)
+
+
+event_log = CarefulLog(logging.getLogger("zasync.events"), {})
+trace_log = CarefulLog(logging.getLogger("zasync.trace"), {})
 
 
 LONGEST_TEXT = 1000  # characters of what an error says of itself
@@ -312,9 +328,11 @@ class Events:
     def run_failed(self, job: str, error: BaseException) -> None:
         event_log.error("running %s met an error of zasync's own; it fails", job, exc_info=error)
 
-    def leftover_transaction(self, error: BaseException) -> None:
+    def leftover_kept(self, clean_up: str, error: BaseException) -> None:
         event_log.error(
-            "what a job left in its transaction could not be aborted: %s", _shown(error)
+            "what a job left in its thread could not be cleared away (%s): %s",
+            clean_up,
+            _shown(error),
         )
 
     def deactivation_failed(self, uuid: Any, error: BaseException) -> None:

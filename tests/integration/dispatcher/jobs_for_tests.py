@@ -11,6 +11,7 @@ from typing import Any
 import transaction
 import zope.component.hooks
 from twisted.internet.defer import Deferred
+from ZEO.Exceptions import ClientDisconnected
 
 import zasync
 from zasync.job import NeverRetry, RetryCommonForever
@@ -182,3 +183,17 @@ def fail_first() -> str:
     if len(seen) == 1:
         raise ValueError("the first time")
     return "second time"
+
+
+async def note_later(*values: Any) -> Any:
+    await asyncio.sleep(0)
+    return note(*values)
+
+
+def lose_the_storage() -> None:
+    gate("storage lost").set()
+    raise ClientDisconnected
+
+
+def raise_it(error: type[BaseException]) -> None:
+    raise error
