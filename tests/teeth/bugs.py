@@ -297,7 +297,8 @@ BUGS = (
         (
             Edit(
                 "dispatcher/dispatcher.py",
-                "            events.poll_broke(self.UUID, error, seconds)\n            return seconds\n",
+                "            events.poll_broke(self.UUID, error, seconds)\n"
+                "            return seconds\n",
                 "            raise\n",
             ),
         ),

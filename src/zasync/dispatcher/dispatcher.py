@@ -7,7 +7,8 @@ How a poll goes is in `polling`, how a job is run in `worker` and `zasync.job.pe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -192,14 +193,7 @@ class Dispatcher:
             poller = self._poller
             if not self.activated or poller is None:
                 return self.poll_interval
-            self._polling, self.polling_thread = True, threading.get_ident()
-            before = self.polls.total
-            try:
-                seconds = poller.poll(hurried=hurried)
-            finally:
-                self._polling = False
-            if self.polls.total > before:
-                self._last_poll = clock.monotonic()
+            seconds = self._poll_with(poller, hurried)
             for pool in self._all_pools():
                 if pool.has_ended_jobs:
                     self._job_ended(pool)
@@ -207,6 +201,35 @@ class Dispatcher:
             if not hurried:
                 self._regular_due = now + self.regular_interval
             return min(seconds, max(0.0, self._regular_due - now))
+
+    def _poll_with(self, poller: Poller, hurried: bool = False) -> float:
+        self._polling, self.polling_thread = True, threading.get_ident()
+        before = self.polls.total
+        try:
+            return poller.poll(hurried=hurried)
+        finally:
+            self._polling = False
+            if self.polls.total > before:
+                self._last_poll = clock.monotonic()
+
+    @contextmanager
+    def _polling_on(self, poller: Poller) -> Iterator[None]:
+        """Ping and tidy as before during the block, though the reactor may be kept by it."""
+        over = threading.Event()
+
+        def poll_on() -> None:
+            while not clock.wait_idly(over, self.regular_interval):
+                with self._poll_lock:
+                    if not over.is_set():
+                        self._poll_with(poller)
+
+        thread = threading.Thread(target=poll_on, name="zasync last polls", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(POLL_END)
 
     def _schedule(self, seconds: float, hurried: bool = False) -> None:
         if self.activated:
@@ -326,7 +349,8 @@ class Dispatcher:
         if self._poll_lock.acquire(timeout=POLL_END):  # what that hands over can end in time, too
             self._poll_lock.release()
         grace = self.grace if grace is None else grace
-        self.outlasted = [tracked.key for tracked in drained(self._all_pools(), grace)]
+        with self._polling_on(poller):  # else others would take us for dead in a long grace time
+            self.outlasted = [tracked.key for tracked in drained(self._all_pools(), grace)]
         for oid, _database in self.outlasted:
             events.still_running(f"job {oid}", grace)
         self.coroutines.stop(timeout=1.0)

@@ -261,6 +261,30 @@ def test_a_job_that_waits_for_the_storage_does_not_delay_the_stop(site: Site) ->
     assert site.sees(lambda: len(site.queue)) == 1, "what asks its policy"
 
 
+def test_nobody_takes_a_dispatcher_for_dead_while_its_jobs_get_to_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(site.db, poll_interval=0.05) as runner:
+        lives_for(site, runner, 1.0)
+        job = site.put(Job(jobs.wait_at, "a"))
+        waiting = Job(jobs.note, "begun while it stops")
+        until(jobs.gate("a reached").is_set, "the job")
+        stopping = threading.Thread(target=runner.dispatcher.deactivate, args=(30,))
+        stopping.start()
+        until(lambda: not runner.dispatcher.activated, "the beginning of the stop")
+        site.put(waiting)
+        ping = site.queue.dispatchers[runner.uuid].last_ping
+        for _ in range(5):
+            before = site.sees(lambda: ping.value)
+            site.until(lambda before=before: ping.value > before, "the next ping")
+        assert runner.dispatcher.pulse.is_known()
+        jobs.gate("a").set()
+        stopping.join(20)
+        assert runner.dispatcher.handed_back
+    assert site.sees(lambda: job.status) == COMPLETED
+    assert jobs.seen == [], "a stop claims nothing"
+
+
 # Jobs that hang
 
 
