@@ -6,10 +6,56 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from zasync.dispatcher.health import BROKEN, DEGRADED, Document, Problem, verdict
 from zasync.foundation import clock
+
+OVERDUE_TOLD = 20  # jobs at most that the database is told of
+
+
+def status_info(dispatcher: Any) -> dict[str, Any]:
+    """What `Dispatcher.getStatusInfo` answers."""
+    now = clock.now()
+    last = next(iter(dispatcher.polls), None)
+    age = dispatcher.pulse.age()
+    overdue = [each.key for each in dispatcher.running() if dispatcher.is_overdue(each)]
+    return {
+        "status": _status(dispatcher),
+        "uuid": dispatcher.UUID,
+        "uptime": None if not dispatcher.activated else now - dispatcher.activated,
+        "poll interval": timedelta(seconds=dispatcher.poll_interval),
+        "time since last poll": None if last is None else now - last.utc_timestamp,
+        "time since last ping": None if age is None else timedelta(seconds=age),
+        "begins jobs": bool(dispatcher.activated) and dispatcher.may_begin(),
+        "overdue": overdue,
+        "capacity": {
+            "size": sum(pool.size for pool in dispatcher.pools()),
+            "running": len(dispatcher.getActiveJobIds()),
+            "overdue": len(overdue),
+        },
+    }
+
+
+def _status(dispatcher: Any) -> str:
+    if not dispatcher.activated:
+        return "STOPPED"
+    if dispatcher.seconds_without_poll() > dispatcher.stuck_after:
+        return "STUCK"
+    return "RUNNING" if len(dispatcher.polls) else "STARTING"
+
+
+def overdue_report(dispatcher: Any, queue_name: str) -> tuple[tuple[int, str, str, int], ...]:
+    """The overdue jobs of a queue, for `LastPing.overdue`; the longest running first."""
+    found = [
+        (*tracked.key, pool.agent_name, tracked.since_micros)
+        for pool in dispatcher.pools()
+        if pool.queue_name == queue_name
+        for tracked in pool.busy
+        if dispatcher.is_overdue(tracked)
+    ]
+    return tuple(sorted(found, key=lambda each: each[3])[:OVERDUE_TOLD])
 
 
 def health(dispatcher: Any) -> Document:

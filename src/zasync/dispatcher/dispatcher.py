@@ -43,7 +43,6 @@ GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stop
 LAST_WORD = 4.0  # seconds for saying goodbye to a storage that is away
 POLL_END = 1.0  # seconds for a poll that is under way when the dispatcher stops
 FIRST_PAUSE = 0.1  # seconds after a poll that broke off; doubled each time
-OVERDUE_TOLD = 20  # jobs at most that the database is told of
 
 
 class Dispatcher:
@@ -87,7 +86,7 @@ class Dispatcher:
         self.thread: threading.Thread | None = None
         self.hints = Hints(db, self.wake)
         self.pulse = Pulse()
-        self.coroutines = CoroutineLoop(db, self._may_begin)
+        self.coroutines = CoroutineLoop(db, self.may_begin)
         self.hang_report_after = hang_report_after
         self.handed_back: bool | None = None
         """Whether the last stop could hand back what was left; if not, that is recovered later."""
@@ -135,7 +134,7 @@ class Dispatcher:
         self.jobs.clear()
         self._threaded = threaded
         self.pulse = Pulse()
-        self.coroutines = CoroutineLoop(self.db, self._may_begin)
+        self.coroutines = CoroutineLoop(self.db, self.may_begin)
         self._poll_lock = threading.RLock()  # a poll that never came back may hold the one before
         self._last_poll = clock.monotonic()
         self._grow_database_pools(2)  # for the polls, and for the coroutines
@@ -146,9 +145,6 @@ class Dispatcher:
         events.dispatcher_activated(self.UUID, self.reactor)
         self.reactor.callWhenRunning(self._tick, self._next_timer(), False)
         self.reactor.addSystemEventTrigger("before", "shutdown", self._deactivate_if_active)
-
-    def _may_begin(self) -> bool:
-        return self.pulse.is_known()
 
     def _grow_database_pools(self, change: int) -> None:
         self._pool_growth += change
@@ -194,7 +190,7 @@ class Dispatcher:
             if not self.activated or poller is None:
                 return self.poll_interval
             seconds = self._poll_with(poller, hurried)
-            for pool in self._all_pools():
+            for pool in self.pools():
                 if pool.has_ended_jobs:
                     self._job_ended(pool)
             now = clock.monotonic()
@@ -287,6 +283,10 @@ class Dispatcher:
         """Seconds without a poll after which it is STUCK."""
         return STUCK_AFTER * max(self.regular_interval, 1.0)
 
+    def may_begin(self) -> bool:
+        """Whether jobs may be begun: nobody takes this dispatcher for dead."""
+        return self.pulse.is_known()
+
     def seconds_without_poll(self) -> float:
         """For how long no poll has been completed."""
         return clock.monotonic() - self._last_poll
@@ -312,7 +312,7 @@ class Dispatcher:
     def resize_pools(self, sizes: dict[tuple[str, str], int]) -> None:
         """Follow the sizes of the agents; an agent that is gone lets its threads finish."""
         change = 0
-        for pool in self._all_pools():
+        for pool in self.pools():
             key = (pool.queue_name, pool.agent_name)
             # A connection for each thread, and one for its job's live annotations.
             change += 2 * pool.resize(sizes.get(key, 0))
@@ -323,7 +323,8 @@ class Dispatcher:
         if change:
             self._grow_database_pools(change)
 
-    def _all_pools(self) -> list[Pool]:
+    def pools(self) -> list[Pool]:
+        """The threads of all agents."""
         return [pool for pools in list(self.queues.values()) for pool in list(pools.values())]
 
     # Stopping
@@ -350,13 +351,13 @@ class Dispatcher:
             self._poll_lock.release()
         grace = self.grace if grace is None else grace
         with self._polling_on(poller):  # else others would take us for dead in a long grace time
-            self.outlasted = [tracked.key for tracked in drained(self._all_pools(), grace)]
+            self.outlasted = [tracked.key for tracked in drained(self.pools(), grace)]
         for oid, _database in self.outlasted:
             events.still_running(f"job {oid}", grace)
         self.coroutines.stop(timeout=1.0)
         reach("stop.deactivating")
         self.handed_back = goodbye(poller, self._poll_lock, LAST_WORD)
-        for pool in self._all_pools():
+        for pool in self.pools():
             pool.resize(0)
         self.queues.clear()
         self._poller = None
@@ -369,10 +370,7 @@ class Dispatcher:
     def running(self) -> list[Tracked]:
         """The jobs that have been taken and have no outcome yet."""
         return [
-            tracked
-            for pool in self._all_pools()
-            for tracked in pool.busy
-            if tracked.since is not None
+            tracked for pool in self.pools() for tracked in pool.busy if tracked.since is not None
         ]
 
     def limit_of(self, tracked: Tracked) -> float | None:
@@ -382,23 +380,9 @@ class Dispatcher:
         return self.hang_report_after.total_seconds()
 
     def is_overdue(self, tracked: Tracked) -> bool:
+        """Whether it runs for too long."""
         limit = self.limit_of(tracked)
         return limit is not None and tracked.outcome is None and tracked.seconds() > limit
-
-    def overdue_report(self, queue_name: str) -> tuple[tuple[int, str, str, int], ...]:
-        """The overdue jobs of a queue, for `LastPing.overdue`."""
-        found = [
-            (*tracked.key, pool.agent_name, tracked.since_micros)
-            for pool in self._all_pools()
-            if pool.queue_name == queue_name
-            for tracked in pool.busy
-            if self.is_overdue(tracked)
-        ]
-        return tuple(sorted(found, key=lambda each: each[3])[:OVERDUE_TOLD])
-
-    def pools(self) -> list[Pool]:
-        """The threads of all agents."""
-        return self._all_pools()
 
     # Introspection
 
@@ -410,32 +394,7 @@ class Dispatcher:
         take; 'overdue' lists keys of jobs; 'time since last ping' is that of the oldest of the
         queues' pings, None before the first; 'begins jobs' is off while no ping can be committed.
         """
-        now = clock.now()
-        last = next(iter(self.polls), None)
-        age = self.pulse.age()
-        overdue = [tracked.key for tracked in self.running() if self.is_overdue(tracked)]
-        return {
-            "status": self._status(),
-            "uuid": self.UUID,
-            "uptime": None if not self.activated else now - self.activated,
-            "poll interval": timedelta(seconds=self.poll_interval),
-            "time since last poll": None if last is None else now - last.utc_timestamp,
-            "time since last ping": None if age is None else timedelta(seconds=age),
-            "begins jobs": bool(self.activated) and self._may_begin(),
-            "overdue": overdue,
-            "capacity": {
-                "size": sum(pool.size for pool in self._all_pools()),
-                "running": len(self.getActiveJobIds()),
-                "overdue": len(overdue),
-            },
-        }
-
-    def _status(self) -> str:
-        if not self.activated:
-            return "STOPPED"
-        if self.seconds_without_poll() > self.stuck_after:
-            return "STUCK"
-        return "RUNNING" if len(self.polls) else "STARTING"
+        return condition.status_info(self)
 
     def health(self) -> dict[str, Any]:
         """How this dispatcher does, as one JSON-able document: see `condition.health`.
@@ -483,7 +442,7 @@ class Dispatcher:
         """The jobs that threads or coroutines of this process are performing now."""
         return [
             tracked.key
-            for pool in self._all_pools()
+            for pool in self.pools()
             if (queue is None or pool.queue_name == queue)
             and (agent is None or pool.agent_name == agent)
             for tracked in pool.busy

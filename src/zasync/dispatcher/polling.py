@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from zasync.dispatcher.condition import overdue_report
 from zasync.dispatcher.history import Key, PollInfo
 from zasync.dispatcher.liveness import Observer
 from zasync.dispatcher.pool import Pool, Tracked
@@ -155,7 +156,7 @@ class Poller:
 
     def _report(self, record: Any) -> bool:
         """Leave in the database what others should see; answers whether that is news."""
-        report = self.dispatcher.overdue_report(record.parent.name)
+        report = overdue_report(self.dispatcher, record.parent.name)
         is_news: bool = record.last_ping.overdue != report
         if is_news:
             record.last_ping.overdue = report

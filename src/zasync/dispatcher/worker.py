@@ -98,7 +98,7 @@ class Worker:
         return True
 
     def may_begin(self) -> bool:
-        return bool(self.dispatcher.pulse.is_known())
+        return bool(self.dispatcher.may_begin())
 
     def wait_to_begin(self) -> None:
         self.dispatcher.pulse.wait()
