@@ -15,11 +15,11 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError, ReadConflictError, ReadOnlyError
 
 from tests.support.clocks import StandingClock
-from tests.support.queues import View, db, open_view, standing_clock, view
+from tests.support.queues import View, db, open_view, view
 from zasync.foundation import attempts
 from zasync.foundation.attempts import Stopped, begun, committed, end, pause, pauses, stop_signal
 
-__all__ = ["db", "open_view", "standing_clock", "view"]
+__all__ = ["db", "open_view", "view"]
 
 
 class FailingManager:

@@ -10,10 +10,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.clocks import StandingClock
-from tests.support.queues import standing_clock
 from zasync.foundation import clock
-
-__all__ = ["standing_clock"]
 
 
 def test_the_real_clock_tells_aware_utc_and_never_goes_back() -> None:
