@@ -18,13 +18,7 @@ from zasync.foundation import clock
 from zasync.interfaces import KEY
 from zasync.job import Job
 
-
-@pytest.fixture(autouse=True)
-def standing() -> Iterator[StandingClock]:
-    standing = StandingClock()
-    before = clock.install(standing)
-    yield standing
-    clock.install(before)
+pytestmark = pytest.mark.usefixtures("standing_clock")
 
 
 @pytest.fixture
@@ -95,77 +89,77 @@ def test_a_stopped_dispatcher_takes_nothing(bench: Bench) -> None:
     assert kinds(bench) == ("broken", ["no-dispatcher"])
 
 
-def test_a_job_that_is_not_due_needs_nobody(bench: Bench, standing: StandingClock) -> None:
-    bench.queue.put(Job(len, "abc"), begin_after=standing.now() + timedelta(hours=1))
+def test_a_job_that_is_not_due_needs_nobody(bench: Bench, standing_clock: StandingClock) -> None:
+    bench.queue.put(Job(len, "abc"), begin_after=standing_clock.now() + timedelta(hours=1))
     bench.commit()
     assert kinds(bench) == ("healthy", [])
 
 
 def test_the_last_dispatcher_that_dies_breaks_the_queue(
-    bench: Bench, standing: StandingClock
+    bench: Bench, standing_clock: StandingClock
 ) -> None:
     assert bench.record.activated
     put(bench)
-    standing.move(seconds=61)
+    standing_clock.move(seconds=61)
     assert kinds(bench) == ("broken", ["dead-dispatcher", "no-dispatcher"])
 
 
 def test_a_dead_one_among_others_is_a_smaller_problem(
-    bench: Bench, standing: StandingClock
+    bench: Bench, standing_clock: StandingClock
 ) -> None:
     assert bench.record.activated
     other = bench.queue.dispatchers.register(uuid.uuid4())
     other.activate()
     bench.commit()
-    standing.move(seconds=61)
+    standing_clock.move(seconds=61)
     ping(bench)
     assert kinds(bench) == ("degraded", ["dead-dispatcher"])
 
 
 def test_pings_of_nobody_say_that_the_storage_does_not_commit(
-    bench: Bench, standing: StandingClock
+    bench: Bench, standing_clock: StandingClock
 ) -> None:
     assert bench.record.activated
-    standing.move(seconds=31)
+    standing_clock.move(seconds=31)
     assert kinds(bench) == ("degraded", ["not-committing"])
     ping(bench)
     assert kinds(bench) == ("healthy", [])
 
 
-def wait_for_nothing(bench: Bench, standing: StandingClock) -> None:
+def wait_for_nothing(bench: Bench, standing_clock: StandingClock) -> None:
     """Let the job that lies there be due for longer than is good."""
-    standing.move(seconds=31)
+    standing_clock.move(seconds=31)
     ping(bench)
 
 
-def test_jobs_without_any_place_are_told(bench: Bench, standing: StandingClock) -> None:
+def test_jobs_without_any_place_are_told(bench: Bench, standing_clock: StandingClock) -> None:
     bench.agent.size = 0
     put(bench)
-    wait_for_nothing(bench, standing)
+    wait_for_nothing(bench, standing_clock)
     assert kinds(bench) == ("broken", ["no-places"])
 
 
-def test_jobs_that_no_filter_takes_are_told(bench: Bench, standing: StandingClock) -> None:
+def test_jobs_that_no_filter_takes_are_told(bench: Bench, standing_clock: StandingClock) -> None:
     bench.agent.filter = refuse
     job = put(bench)
     assert kinds(bench) == ("healthy", [])
-    wait_for_nothing(bench, standing)
+    wait_for_nothing(bench, standing_clock)
     assert kinds(bench) == ("degraded", ["not-taken"])
     (problem,) = survey(bench.root)["problems"]
     assert f"builtins.len (job {job.oid})" in problem["what"]
 
 
-def test_jobs_whose_code_is_unknown_are_told(bench: Bench, standing: StandingClock) -> None:
+def test_jobs_whose_code_is_unknown_are_told(bench: Bench, standing_clock: StandingClock) -> None:
     assert bench.record.activated
     job = put(bench)
     job._names = tuple(name.replace("builtins", "nowhere_to_be_found") for name in job._names)
     bench.commit()
-    wait_for_nothing(bench, standing)
+    wait_for_nothing(bench, standing_clock)
     assert kinds(bench) == ("degraded", ["unknown-callable"])
 
 
 def test_jobs_behind_a_full_quota_or_busy_agents_only_wait(
-    bench: Bench, standing: StandingClock
+    bench: Bench, standing_clock: StandingClock
 ) -> None:
     bench.queue.quotas.create("one", 1)
     for _ in range(2):
@@ -174,23 +168,23 @@ def test_jobs_behind_a_full_quota_or_busy_agents_only_wait(
         bench.queue.put(job)
     assert bench.agent.claimJob() is not None
     bench.commit()
-    wait_for_nothing(bench, standing)
+    wait_for_nothing(bench, standing_clock)
     assert kinds(bench) == ("healthy", [])
     put(bench)
     bench.agent.size = 1
     bench.commit()
-    wait_for_nothing(bench, standing)
+    wait_for_nothing(bench, standing_clock)
     assert kinds(bench) == ("healthy", [])
 
 
 def test_jobs_that_run_for_too_long_are_told_as_their_dispatcher_says(
-    bench: Bench, standing: StandingClock
+    bench: Bench, standing_clock: StandingClock
 ) -> None:
     bench.agent.size = 2
     ping = bench.record.last_ping
     ping.overdue = ((17, "main", "main", clock.now_micros()),)
     bench.commit()
-    standing.move(seconds=5)
+    standing_clock.move(seconds=5)
     assert kinds(bench) == ("degraded", ["overdue"])
     (dispatcher,) = survey(bench.root)["queues"][0]["dispatchers"]
     assert dispatcher["overdue"] == [
