@@ -79,7 +79,7 @@ class Running:
     def _stop(self, grace: float) -> None:
         if self.dispatcher.activated:
             self.dispatcher.deactivate(grace)
-        if not self.dispatcher.handed_back:
+        if self.dispatcher.handed_back is False:  # the reactor's thread may hang in a poll
             return
         if self.dispatcher.outlasted and self.is_last:
             os._exit(0)
