@@ -82,3 +82,8 @@ def wait_for_child(name: str) -> int:
     child.terminate()
     child.join(20)
     return child.exitcode or 0
+
+
+def stop_the_reactor() -> None:
+    reactor = local.getReactor()
+    reactor.callFromThread(reactor.stop)

@@ -122,6 +122,14 @@ def test_worker_processes_end_when_their_parent_is_killed(desk: Desk) -> None:
     assert all(wait_for_the_end_of(pid) for pid in pids)
 
 
+def test_a_worker_whose_reactor_has_ended_does_not_live_on_without_polls(desk: Desk) -> None:
+    put(desk, "application:stop_the_reactor")
+    with desk.started("worker", "--db", "Data.fs") as worker:
+        assert worker.ends() == 2
+        assert "the reactor has ended: a job stopped it" in worker.output
+    assert finished(desk) == {COMPLETED: 1}
+
+
 def spans(desk: Desk, name: str) -> dict[str, tuple[float, float]]:
     """When each process that ran the job did so: from, to."""
     found: dict[str, tuple[float, float]] = {}
