@@ -305,11 +305,6 @@ BUGS = (
         ("tests/integration/dispatcher/test_standing_still.py",),
     ),
     Bug(
-        "a child that a job has forked goes on with its parent's connection",
-        (Edit("job/run.py", "            end_forked_child(error)\n", "            pass\n"),),
-        ("tests/integration/dispatcher/test_thread_state.py",),
-    ),
-    Bug(
         "status and values of users' classes in one record",
         (
             Edit(
