@@ -125,7 +125,7 @@ def test_worker_processes_end_when_their_parent_is_killed(desk: Desk) -> None:
 def test_a_worker_whose_reactor_has_ended_does_not_live_on_without_polls(desk: Desk) -> None:
     put(desk, "application:stop_the_reactor")
     with desk.started("worker", "--db", "Data.fs") as worker:
-        assert worker.ends() == 2
+        assert worker.ends() == 5
         assert "the reactor has ended: a job stopped it" in worker.output
     assert finished(desk) == {COMPLETED: 1}
 
