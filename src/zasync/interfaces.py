@@ -164,6 +164,7 @@ class IJob(IAbstractJob):
     agent = Attribute("The agent found through the parents, or None.")
     begin_after = Attribute("Aware datetime in UTC: not to be started before.")
     begin_by = Attribute("timedelta after begin_after by which to start, or None.")
+    run_limit = Attribute("timedelta: a run that takes longer is reported; or None.")
     quota_names = Attribute("Tuple of the names of quotas of the queue.")
     retry_policy_factory = Attribute("None, a callable(job), or an adapter's name.")
     failure_log_level = Attribute("Level for a failing end, or None for the default.")

@@ -9,6 +9,7 @@ What SIGINT and SIGTERM do to a dispatcher that has a thread of its own is here,
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import threading
@@ -28,7 +29,7 @@ from zasync.interfaces import KEY, IDatabaseOpenedEvent, IDispatcherActivated
 from zasync.queue import Queue, Queues
 from zasync.storage import tell_others
 
-ENDING = 15.0  # seconds for a dispatcher to end in, beyond the grace time of its jobs
+ENDING = 10.0  # seconds for a dispatcher to end in, beyond the grace time of its jobs
 
 
 # Queues
@@ -249,6 +250,7 @@ class CleanEnd:
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
         self._stopping = False
         # Its put() is the one way to tell a thread something from within a signal handler.
@@ -268,7 +270,8 @@ class CleanEnd:
         threading.Thread(target=self._wait, name="zasync signals", daemon=True).start()
 
     def __call__(self, number: int, frame: Any) -> None:
-        if self.dispatcher.thread.is_alive() and not self._stopping:
+        here = os.getpid() == self._process  # else this is a child that a job has forked
+        if here and self.dispatcher.thread.is_alive() and not self._stopping:
             self._stopping = True
             self._asked.put(number)
             return

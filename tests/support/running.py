@@ -148,6 +148,7 @@ class Runner:
             self.dispatcher.activated = None
             self.dispatcher._poller = None
             self.dispatcher.hints.stop()
+            self.dispatcher._watch.stop()
             poller.close()
 
 

@@ -265,12 +265,44 @@ BUGS = (
         (
             Edit(
                 "dispatcher/pool.py",
-                "            zope.component.hooks.setSite(None)\n"
-                "            connection.cacheGC()\n",
+                "            clean_thread()\n            connection.cacheGC()\n",
                 "            connection.cacheGC()\n",
             ),
         ),
         ("tests/integration/dispatcher/test_performing.py",),
+    ),
+    Bug(
+        "somebody's interaction left for the next job",
+        (
+            Edit(
+                "dispatcher/pool.py",
+                '    ("zope.security.management", "endInteraction"),\n',
+                "",
+            ),
+        ),
+        ("tests/integration/dispatcher/test_thread_state.py",),
+    ),
+    Bug(
+        "a dispatcher that cannot ping begins jobs",
+        (Edit("job/attempt.py", "if not run.host.may_begin():", "if False:"),),
+        ("tests/integration/dispatcher/test_standing_still.py",),
+    ),
+    Bug(
+        "a dispatcher that cannot ping begins coroutines",
+        (Edit("dispatcher/coroutines.py", "if not self._may_begin():", "if False:"),),
+        ("tests/integration/dispatcher/test_standing_still.py",),
+    ),
+    Bug(
+        "a poll that breaks off is the last one",
+        (
+            Edit(
+                "dispatcher/dispatcher.py",
+                "            events.poll_broke(self.UUID, error, seconds)\n"
+                "            return seconds\n",
+                "            raise\n",
+            ),
+        ),
+        ("tests/integration/dispatcher/test_standing_still.py",),
     ),
     Bug(
         "status and values of users' classes in one record",

@@ -22,7 +22,6 @@ from tests.support.queues import (
     numbered,
     numbers,
     open_view,
-    standing_clock,
     view,
 )
 from zasync.agent import Agent, addMainAgentActivationHandler
@@ -46,7 +45,7 @@ from zasync.interfaces import (
 from zasync.job import Job
 from zasync.queue import ClaimMemory, DispatcherAgents
 
-__all__ = ["db", "heard", "open_view", "standing_clock", "view"]
+__all__ = ["db", "heard", "open_view", "view"]
 
 
 def is_even(job: Any) -> bool:

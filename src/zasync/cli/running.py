@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 import zope.component
 
 from zasync import configure
 from zasync.agent import Agent
+from zasync.cli.errors import ExitCode
 from zasync.cli.identity import worker_uuid
 from zasync.cli.signals import Requests
 from zasync.dispatcher import Dispatcher, pop
@@ -27,7 +29,10 @@ AGENT = "main"
 DEFAULT_SIZE = 3
 END_OF_REACTOR = "end of the reactor"  # a request to stop that the reactor makes
 REACTOR_STOP = 5.0  # seconds for the reactor's thread to end
-_SECOND_REQUEST = 1  # the exit code of a worker that was told twice to stop
+_LEFT_FOR_RECOVERY = (
+    "the storage did not answer, so that the jobs of this worker could not be handed back; another"
+    " worker, or this one when it is started again, recovers them"
+)
 
 
 class Running:
@@ -36,6 +41,9 @@ class Running:
     def __init__(self, dispatcher: Any, requests: Requests) -> None:
         self.dispatcher = dispatcher
         self.broken: BaseException | None = None
+        self.is_last = False
+        """Nothing is to follow: where jobs run on that were handed back, the process ends at
+        once, so that they do not run twice at the same time."""
         self._requests = requests
         self._thread = threading.Thread(target=self._run, name="zasync reactor", daemon=True)
 
@@ -62,11 +70,18 @@ class Running:
         draining.start()
         while draining.is_alive():
             if self._requests.wait(0.05) not in (None, END_OF_REACTOR):
-                os._exit(_SECOND_REQUEST)
+                os._exit(ExitCode.CUT_SHORT)
+        if self.dispatcher.handed_back is False:  # closing the database might hang as well
+            click.echo(f"zasync: {_LEFT_FOR_RECOVERY}", err=True)
+            os._exit(ExitCode.CUT_SHORT)
 
     def _stop(self, grace: float) -> None:
         if self.dispatcher.activated:
             self.dispatcher.deactivate(grace)
+        if self.dispatcher.handed_back is False:  # the reactor's thread may hang in a poll
+            return
+        if self.dispatcher.outlasted and self.is_last:
+            os._exit(ExitCode.CLEAN)
         if self._thread.is_alive():
             reactor = self.dispatcher.reactor
             reactor.callFromThread(reactor.stop)

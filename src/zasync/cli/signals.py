@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from zasync.foundation import platform
 
@@ -64,12 +65,16 @@ class Requests:
 def stop_requests() -> Iterator[Requests]:
     """Requests that the signals for termination make, as long as the block; main thread only."""
     requests = Requests()
-    former = {
-        number: signal.signal(
-            number, lambda number, frame: requests.post(signal.Signals(number).name, "signal")
-        )
-        for number in platform.termination_signals()
-    }
+    owner = os.getpid()
+
+    def received(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            requests.post(signal.Signals(number).name, "signal")
+        else:  # a child that a job has forked: not ours to keep alive
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    former = {number: signal.signal(number, received) for number in platform.termination_signals()}
     try:
         yield requests
     finally:

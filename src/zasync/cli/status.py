@@ -88,6 +88,7 @@ def _dispatcher(record: Any) -> Document:
         "last_ping": _iso(last),
         # Never negative: the clock of another machine may be ahead.
         "ping_age": None if last is None else max(0.0, (clock.now() - last).total_seconds()),
+        "overdue": [oid for oid, *_ in record.last_ping.overdue],
         "agents": [
             _agent(name, agent) for name, agent in record.items() if IAgent.providedBy(agent)
         ],
@@ -117,6 +118,11 @@ def _problems(queue: Document) -> list[str]:
     ):
         found.append(f"jobs wait in queue {name!r}, and no agent has a place for any")
     for each in queue["dispatchers"]:
+        if each["overdue"] and each["state"] == "running":
+            found.append(
+                f"{len(each['overdue'])} jobs of dispatcher {each['uuid']} of queue {name!r} run"
+                " for too long; its log says where they are"
+            )
         if each["state"] == "dead":
             found.append(
                 f"dispatcher {each['uuid']} of queue {name!r} is dead;"

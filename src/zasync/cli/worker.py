@@ -153,6 +153,7 @@ def _work(
             if reason == END_OF_REACTOR:
                 raise WorkerBroken(f"the reactor has ended: {running.broken or 'a job stopped it'}")
             supervisors.stopping()
+            running.is_last = True
             log.info("%s: no new jobs are begun; running ones have %g s to end", reason, grace)
 
 

@@ -20,8 +20,9 @@ Done = Callable[[Any, BaseException | None], None]
 class CoroutineLoop:
     """An asyncio loop that is started when it is first needed."""
 
-    def __init__(self, db: Any) -> None:
+    def __init__(self, db: Any, may_begin: Callable[[], bool]) -> None:
         self._db = db
+        self._may_begin = may_begin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -34,13 +35,16 @@ class CoroutineLoop:
         coroutine: Coroutine[Any, Any, Any],
         surroundings: threadlocal.Surroundings,
         done: Done,
+        held_back: Callable[[], None],
     ) -> None:
         """Run `coroutine`; then call `done(value, error)` in the loop's thread.
 
-        A coroutine that `stop` has cancelled ends without `done`.  Called in any thread.
+        Where it may not be begun (any more, when it is its turn), `held_back()` is called there
+        instead, and the coroutine is left.  One that `stop` has cancelled ends without `done`.
+        Called in any thread.
         """
         loop = self._running_loop()
-        loop.call_soon_threadsafe(self._start, coroutine, surroundings, done)
+        loop.call_soon_threadsafe(self._start, coroutine, surroundings, done, held_back)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -52,7 +56,16 @@ class CoroutineLoop:
                 self._thread.start()
             return self._loop
 
-    def _start(self, coroutine: Any, surroundings: threadlocal.Surroundings, done: Done) -> None:
+    def _start(
+        self,
+        coroutine: Any,
+        surroundings: threadlocal.Surroundings,
+        done: Done,
+        held_back: Callable[[], None],
+    ) -> None:
+        if not self._may_begin():
+            held_back()
+            return
         task = asyncio.get_running_loop().create_task(self._perform(coroutine, surroundings, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -7,14 +7,15 @@ How a poll goes is in `polling`, how a job is run in `worker` and `zasync.job.pe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import zope.component
 
-from zasync.dispatcher import registry
+from zasync.dispatcher import condition, registry
 from zasync.dispatcher.coroutines import CoroutineLoop
 from zasync.dispatcher.history import (
     JobInfos,
@@ -26,17 +27,22 @@ from zasync.dispatcher.history import (
     statistics,
 )
 from zasync.dispatcher.polling import Poller
-from zasync.dispatcher.pool import Pool
+from zasync.dispatcher.pool import Pool, Tracked
+from zasync.dispatcher.pulse import Pulse
+from zasync.dispatcher.stopping import drained, goodbye
 from zasync.dispatcher.wakeup import Hints
+from zasync.dispatcher.watch import Watch
 from zasync.dispatcher.worker import Worker
-from zasync.foundation import attempts, clock
+from zasync.foundation import clock
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
 
 STUCK_AFTER = 2  # poll intervals without a poll that was committed
 GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stops
-LAST_WORD = 10.0  # seconds for saying goodbye to a storage that is away
+LAST_WORD = 4.0  # seconds for saying goodbye to a storage that is away
+POLL_END = 1.0  # seconds for a poll that is under way when the dispatcher stops
+FIRST_PAUSE = 0.1  # seconds after a poll that broke off; doubled each time
 
 
 class Dispatcher:
@@ -46,6 +52,8 @@ class Dispatcher:
     Twisted's installed one); `poll_interval` is in seconds; `uuid` None means the IUUID utility;
     `jobs_size` and `polls_size` bound what it remembers.  `queues` (None: all) names the queues
     to work; `grace` is how many seconds running jobs get to end in when it is deactivated.
+    `hang_report_after` (None: never) is how long a job without a `run_limit` may run before it
+    is reported.
     ValueError if this process has a dispatcher of that UUID already.
     """
 
@@ -60,6 +68,7 @@ class Dispatcher:
         *,
         queue_names: Iterable[str] | None = None,
         grace: float = GRACE,
+        hang_report_after: timedelta | None = None,
     ) -> None:
         if uuid is None:
             uuid = zope.component.getUtility(IUUID)
@@ -76,7 +85,17 @@ class Dispatcher:
         self.activated: datetime | None = None
         self.thread: threading.Thread | None = None
         self.hints = Hints(db, self.wake)
-        self.coroutines = CoroutineLoop(db)
+        self.pulse = Pulse()
+        self.coroutines = CoroutineLoop(db, self.may_begin)
+        self.hang_report_after = hang_report_after
+        self.handed_back: bool | None = None
+        """Whether the last stop could hand back what was left; if not, that is recovered later."""
+        self.outlasted: list[Key] = []
+        """The jobs that ran on when the grace time of the last stop was over."""
+        self.polling_thread: int | None = None  # which one polled last, or does now
+        self._watch = Watch(self)
+        self._last_poll = 0.0  # when (monotonic) one was completed, or it was activated
+        self._broken_pause = FIRST_PAUSE
         self._poller: Poller | None = None
         self._threaded = False
         self._poll_lock = threading.RLock()  # one poll, or the deactivation, at a time
@@ -114,10 +133,15 @@ class Dispatcher:
         self.polls.clear()
         self.jobs.clear()
         self._threaded = threaded
-        self.coroutines = CoroutineLoop(self.db)
+        self.pulse = Pulse()
+        self.coroutines = CoroutineLoop(self.db, self.may_begin)
+        self._poll_lock = threading.RLock()  # a poll that never came back may hold the one before
+        self._last_poll = clock.monotonic()
         self._grow_database_pools(2)  # for the polls, and for the coroutines
         self._poller = Poller(self, clock.current().token())
         self.hints.start()
+        self._watch = Watch(self)
+        self._watch.start()
         events.dispatcher_activated(self.UUID, self.reactor)
         self.reactor.callWhenRunning(self._tick, self._next_timer(), False)
         self.reactor.addSystemEventTrigger("before", "shutdown", self._deactivate_if_active)
@@ -145,20 +169,63 @@ class Dispatcher:
         self.reactor.callFromThread(self._schedule, self._poll(hurried))
 
     def _poll(self, hurried: bool) -> float:
+        """Do one poll, come what may; answers the seconds until the next."""
+        try:
+            seconds = self._poll_once(hurried)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.reactor.callFromThread(self._schedule, self._broken_pause)
+                raise
+            seconds = self._broken_pause
+            self._broken_pause = min(2 * seconds, max(self.poll_interval, FIRST_PAUSE))
+            events.poll_broke(self.UUID, error, seconds)
+            return seconds
+        self._broken_pause = FIRST_PAUSE
+        return seconds
+
+    def _poll_once(self, hurried: bool) -> float:
         with self._poll_lock:
             self._wake_asked = False  # what is committed from now on asks again
-            if not self.activated or self._poller is None:
+            poller = self._poller
+            if not self.activated or poller is None:
                 return self.poll_interval
-            self._polling = True
-            seconds = self._poller.poll(hurried=hurried)
-            self._polling = False
-            for pool in self._all_pools():
+            seconds = self._poll_with(poller, hurried)
+            for pool in self.pools():
                 if pool.has_ended_jobs:
                     self._job_ended(pool)
             now = clock.monotonic()
             if not hurried:
-                self._regular_due = now + self.poll_interval
+                self._regular_due = now + self.regular_interval
             return min(seconds, max(0.0, self._regular_due - now))
+
+    def _poll_with(self, poller: Poller, hurried: bool = False) -> float:
+        self._polling, self.polling_thread = True, threading.get_ident()
+        before = self.polls.total
+        try:
+            return poller.poll(hurried=hurried)
+        finally:
+            self._polling = False
+            if self.polls.total > before:
+                self._last_poll = clock.monotonic()
+
+    @contextmanager
+    def _polling_on(self, poller: Poller) -> Iterator[None]:
+        """Ping and tidy as before during the block, though the reactor may be kept by it."""
+        over = threading.Event()
+
+        def poll_on() -> None:
+            while not clock.wait_idly(over, self.regular_interval):
+                with self._poll_lock:
+                    if not over.is_set():
+                        self._poll_with(poller)
+
+        thread = threading.Thread(target=poll_on, name="zasync last polls", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(POLL_END)
 
     def _schedule(self, seconds: float, hurried: bool = False) -> None:
         if self.activated:
@@ -204,7 +271,25 @@ class Dispatcher:
 
     def poll(self) -> None:
         """Do one poll now, in this thread."""
-        self._poll(False)
+        self._poll_once(False)
+
+    @property
+    def regular_interval(self) -> float:
+        """Seconds between two polls at the most: each is an occasion to ping."""
+        return min(self.poll_interval, self.pulse.interval)
+
+    @property
+    def stuck_after(self) -> float:
+        """Seconds without a poll after which it is STUCK."""
+        return STUCK_AFTER * max(self.regular_interval, 1.0)
+
+    def may_begin(self) -> bool:
+        """Whether jobs may be begun: nobody takes this dispatcher for dead."""
+        return self.pulse.is_known()
+
+    def seconds_without_poll(self) -> float:
+        """For how long no poll has been completed."""
+        return clock.monotonic() - self._last_poll
 
     # Pools
 
@@ -227,7 +312,7 @@ class Dispatcher:
     def resize_pools(self, sizes: dict[tuple[str, str], int]) -> None:
         """Follow the sizes of the agents; an agent that is gone lets its threads finish."""
         change = 0
-        for pool in self._all_pools():
+        for pool in self.pools():
             key = (pool.queue_name, pool.agent_name)
             # A connection for each thread, and one for its job's live annotations.
             change += 2 * pool.resize(sizes.get(key, 0))
@@ -238,7 +323,8 @@ class Dispatcher:
         if change:
             self._grow_database_pools(change)
 
-    def _all_pools(self) -> list[Pool]:
+    def pools(self) -> list[Pool]:
+        """The threads of all agents."""
         return [pool for pools in list(self.queues.values()) for pool in list(pools.values())]
 
     # Stopping
@@ -250,56 +336,53 @@ class Dispatcher:
     def deactivate(self, grace: float | None = None) -> None:
         """Claim nothing more, let running jobs end for `grace` seconds, hand back the rest, stop.
 
-        ValueError if it is not activated.  No job that is handed back can still commit.
+        ValueError if it is not activated.  No job that is handed back can still commit.  It ends
+        a few seconds after the grace time whatever the storage does; `handed_back` says whether
+        that could be told what is left.
         """
-        with self._poll_lock:
+        with self._state_lock:
             if not self.activated or self._poller is None:
                 raise ValueError("not activated", self.UUID)
-            self.activated = None
-            self.hints.stop()
-            self._next_timer()
+            poller, self.activated = self._poller, None
+        self.hints.stop()
+        self._next_timer()
         reach("stop.draining")
-        self._drain(self.grace if grace is None else grace)
+        if self._poll_lock.acquire(timeout=POLL_END):  # what that hands over can end in time, too
+            self._poll_lock.release()
+        grace = self.grace if grace is None else grace
+        with self._polling_on(poller):  # else others would take us for dead in a long grace time
+            self.outlasted = [tracked.key for tracked in drained(self.pools(), grace)]
+        for oid, _database in self.outlasted:
+            events.still_running(f"job {oid}", grace)
+        self.coroutines.stop(timeout=1.0)
         reach("stop.deactivating")
-        with self._poll_lock:
-            self._say_goodbye()
-            for pool in self._all_pools():
-                pool.resize(0)
-            self.queues.clear()
-            self._poller.close()
-            self._poller = None
+        self.handed_back = goodbye(poller, self._poll_lock, LAST_WORD)
+        for pool in self.pools():
+            pool.resize(0)
+        self.queues.clear()
+        self._poller = None
+        self._watch.stop()
         self._grow_database_pools(-self._pool_growth)
         events.dispatcher_deactivated(self.UUID)
 
-    def _drain(self, grace: float) -> None:
-        """Wait until no job runs, or the grace time is over; then stop what can be stopped."""
-        deadline = clock.monotonic() + grace
-        pools = self._all_pools()
-        while any(pool.busy for pool in pools):
-            remaining = deadline - clock.monotonic()
-            if remaining <= 0:
-                break
-            pool = next(pool for pool in pools if pool.busy)
-            pool.ended_signal.clear()
-            if pool.busy:
-                clock.wait(pool.ended_signal, remaining)
-        for pool in pools:
-            pool.stop_signal.set()
-            for tracked in pool.busy:
-                events.still_running(f"job {tracked.key[0]}", grace)
-        self.coroutines.stop(timeout=1.0)
+    # What runs
 
-    def _say_goodbye(self) -> None:
-        """Hand back and mark our records, unless the storage is away for too long."""
-        assert self._poller is not None
-        too_long = Alarm(LAST_WORD)
-        token = attempts.stop_signal.set(too_long)
-        try:
-            attempts.committed(self._poller.deactivate, transaction_manager=self._poller.manager)
-        except Exception as error:
-            events.deactivation_failed(self.UUID, error)
-        finally:
-            attempts.stop_signal.reset(token)
+    def running(self) -> list[Tracked]:
+        """The jobs that have been taken and have no outcome yet."""
+        return [
+            tracked for pool in self.pools() for tracked in pool.busy if tracked.since is not None
+        ]
+
+    def limit_of(self, tracked: Tracked) -> float | None:
+        """After how many seconds a run is overdue; None: never."""
+        if tracked.limit is not None or self.hang_report_after is None:
+            return tracked.limit
+        return self.hang_report_after.total_seconds()
+
+    def is_overdue(self, tracked: Tracked) -> bool:
+        """Whether it runs for too long."""
+        limit = self.limit_of(tracked)
+        return limit is not None and tracked.outcome is None and tracked.seconds() > limit
 
     # Introspection
 
@@ -307,25 +390,19 @@ class Dispatcher:
         """Status, times and UUID: what a person asks first.
 
         'status' is STARTING, RUNNING, STUCK (no poll was committed for two intervals) or STOPPED.
+        'capacity' counts the places of the agents, and those that 'running' and 'overdue' jobs
+        take; 'overdue' lists keys of jobs; 'time since last ping' is that of the oldest of the
+        queues' pings, None before the first; 'begins jobs' is off while no ping can be committed.
         """
-        now = clock.now()
-        last = next(iter(self.polls), None)
-        since = None if last is None else now - last.utc_timestamp
-        return {
-            "status": self._status(now, since),
-            "uuid": self.UUID,
-            "uptime": None if not self.activated else now - self.activated,
-            "poll interval": timedelta(seconds=self.poll_interval),
-            "time since last poll": since,
-        }
+        return condition.status_info(self)
 
-    def _status(self, now: datetime, since_last_poll: timedelta | None) -> str:
-        if not self.activated:
-            return "STOPPED"
-        waited = now - self.activated if since_last_poll is None else since_last_poll
-        if waited > timedelta(seconds=max(self.poll_interval, 1.0) * STUCK_AFTER):
-            return "STUCK"
-        return "STARTING" if since_last_poll is None else "RUNNING"
+    def health(self) -> dict[str, Any]:
+        """How this dispatcher does, as one JSON-able document: see `condition.health`.
+
+        It asks neither the storage nor the reactor for anything.  How the queues do, and the
+        other dispatchers, is told by `zasync.dispatcher.health.survey`.
+        """
+        return condition.health(self)
 
     def getStatistics(
         self,
@@ -346,19 +423,26 @@ class Dispatcher:
         return statistics(infos, moment(since), end)
 
     def getJobInfo(self, oid: int, database_name: str | None = None) -> dict[str, Any]:
-        """What is remembered of one job.  KeyError if there is nothing, or not one database."""
+        """What is remembered of one job.  KeyError if there is nothing, or not one database.
+
+        'running for' is a timedelta while it runs, and 'overdue' says whether that is too long.
+        """
         names = [key[1] for key in self.jobs if key[0] == oid]
         if database_name is None:
             if len(names) != 1:
                 raise KeyError("no job of that oid, or one in several databases", oid, names)
             database_name = names[0]
-        return self.jobs[oid, database_name]
+        info = self.jobs[oid, database_name]
+        tracked = next((t for t in self.running() if t.key == (oid, database_name)), None)
+        info["running for"] = None if tracked is None else timedelta(seconds=tracked.seconds())
+        info["overdue"] = tracked is not None and self.is_overdue(tracked)
+        return info
 
     def getActiveJobIds(self, queue: str | None = None, agent: str | None = None) -> list[Key]:
         """The jobs that threads or coroutines of this process are performing now."""
         return [
             tracked.key
-            for pool in self._all_pools()
+            for pool in self.pools()
             if (queue is None or pool.queue_name == queue)
             and (agent is None or pool.agent_name == agent)
             for tracked in pool.busy
@@ -373,22 +457,6 @@ class Dispatcher:
     ) -> Iterable[PollInfo]:
         """The polls, newest first."""
         return self.polls.iter(_one_of(at, before), since)
-
-
-class Alarm:
-    """A signal that sets itself after some seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self._deadline = clock.monotonic() + seconds
-        self._never = threading.Event()
-
-    def is_set(self) -> bool:
-        return clock.monotonic() >= self._deadline
-
-    def wait(self, timeout: float | None = None) -> bool:
-        remaining = max(0.0, self._deadline - clock.monotonic())
-        clock.wait(self._never, remaining if timeout is None else min(timeout, remaining))
-        return self.is_set()
 
 
 def _one_of(at: Moment, before: Moment) -> datetime | None:

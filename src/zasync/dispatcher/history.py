@@ -142,6 +142,11 @@ class JobInfos:
         with self._lock:
             return [(key, dict(info)) for key, info in self._infos.items()]
 
+    def copy_of(self, key: Key) -> dict[str, Any]:
+        """The info of one job; an empty one if it is not remembered."""
+        with self._lock:
+            return dict(self._infos.get(key, ()))
+
     def __getitem__(self, key: Key) -> dict[str, Any]:
         with self._lock:
             return dict(self._infos[key])

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from zasync.dispatcher.condition import overdue_report
 from zasync.dispatcher.history import Key, PollInfo
 from zasync.dispatcher.liveness import Observer
 from zasync.dispatcher.pool import Pool, Tracked
+from zasync.dispatcher.pulse import Ping
 from zasync.failure import Failure
 from zasync.foundation import clock
-from zasync.foundation.attempts import OwnManager, end
+from zasync.foundation.attempts import OwnManager, Stopped, end
 from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.foundation.failpoints import reach
 from zasync.foundation.process import this_process
@@ -41,6 +43,7 @@ class Plan:
     sizes: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     bells: list[bytes] = dataclasses.field(default_factory=list)
     due: list[float] = dataclasses.field(default_factory=list)  # moments, seconds of the clock
+    pings: dict[str, Ping] = dataclasses.field(default_factory=dict)  # by queue
     urgent: bool = False  # must be committed, even if only by this poll
 
     def can_wait(self) -> bool:
@@ -59,6 +62,7 @@ class Poller:
         self.observer = Observer()
         self.memory = ClaimMemory()
         self.joined: set[str] = set()
+        self.abandoned = False  # nobody waits for it any more; it is to change nothing
         self._pause = FIRST_PAUSE
         self._twin_reported: dict[str, float] = {}
         self._prune_at: dict[str, float] = {}
@@ -70,16 +74,20 @@ class Poller:
         that one's commit.
         """
         info = PollInfo(self.dispatcher.polls.next_key())
+        began = clock.monotonic()
         try:
             plan = self._transact(info, hurried)
+        except Stopped:
+            return 0.0
         except Exception as error:
             return self._after_error(error)
         self._pause = FIRST_PAUSE
+        self.dispatcher.pulse.committed(began, plan.pings)
         reach("poll.committed")
         self._act(plan)
         self.dispatcher.polls.add(info)
         events.polled(info)
-        seconds = self.dispatcher.poll_interval
+        seconds = self.dispatcher.regular_interval
         now = clock.now().timestamp()
         return float(max(0.0, min([seconds, *(moment - now for moment in plan.due)])))
 
@@ -96,6 +104,8 @@ class Poller:
                 self.manager.abort()
             else:
                 reach("poll.committing")
+                if self.abandoned:
+                    raise Stopped
                 self.manager.commit()
             return plan
         except BaseException:
@@ -129,7 +139,13 @@ class Poller:
         )
         if record.incarnation != self.incarnation:  # others had deactivated us
             self._enter(record)
-        plan.urgent |= record.last_ping.value != before
+        is_new = record.last_ping.value != before or name in plan.joined
+        plan.urgent |= is_new
+        plan.pings[name] = Ping(
+            is_new, record.ping_interval.total_seconds(), record.ping_death_interval.total_seconds()
+        )
+        if not plan.hurried:
+            plan.urgent |= self._report(record)
         reach("poll.pinged")
         self._prune(name, queue, plan)
         for agent_name, agent in list(record.items()):
@@ -139,6 +155,14 @@ class Poller:
         due = queue.next_due()
         if due is not None and due > clock.now():
             plan.due.append(due.timestamp())
+
+    def _report(self, record: Any) -> bool:
+        """Leave in the database what others should see; answers whether that is news."""
+        report = overdue_report(self.dispatcher, record.parent.name)
+        is_news: bool = record.last_ping.overdue != report
+        if is_news:
+            record.last_ping.overdue = report
+        return is_news
 
     def _only_watch(self, record: Any) -> bool:
         """Note the sibling's signs of life; to clear it away is left to a poll that commits."""
@@ -197,6 +221,8 @@ class Poller:
         pool = self.dispatcher.pool(queue_name, agent_name)
         plan.sizes[queue_name, agent_name] = agent.size
         self._tidy(agent, pool, plan)
+        if not self.dispatcher.activated:
+            return  # told to stop while this poll is under way
         self._recognise(agent, pool, plan)
         seen = info.agent(queue_name, agent_name)
         try:
@@ -276,7 +302,10 @@ class Poller:
             connection = pool_connection(self.connection, job)
             connection.add(job)
         key = (job.oid, connection.db().database_name)
-        tracked = Tracked(key, job._token, job._place)
+        limit = job.run_limit
+        tracked = Tracked(
+            key, job._token, job._place, limit=None if limit is None else limit.total_seconds()
+        )
         info = {
             "call": job.callable_name,  # with its arguments once a thread has loaded them
             "queue": pool.queue_name,
@@ -307,7 +336,11 @@ class Poller:
         for pool, tracked, info in plan.started:
             self.dispatcher.jobs.started(tracked.key, info)
             pool.track(tracked)
-            self.dispatcher.worker(pool).start(tracked)
+            try:
+                self.dispatcher.worker(pool).start(tracked)
+            except Exception as error:  # no thread to be had; the next poll finds the job again
+                pool.tracked.pop(tracked.key)
+                events.worker_failed(pool.queue_name, pool.agent_name, error)
 
     # The end
 
@@ -320,6 +353,7 @@ class Poller:
             for agent_name, agent in list(record.items()):
                 pool = self.dispatcher.pool(queue.name, agent_name)
                 self._tidy(agent, pool, Plan())
+            record.last_ping.overdue = ()
             record.deactivate()
 
     def close(self) -> None:

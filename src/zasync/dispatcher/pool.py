@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,6 @@ import zope.component.hooks
 
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
-from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
 from zasync.job.run import Outcome
 
@@ -35,6 +35,21 @@ class Tracked:
     running: bool = True  # in a thread, or on its way to one; else suspended
     outcome: Outcome | None = None
     looked_at: bool = False  # a poll has seen the outcome, and may have left it to the next one
+    limit: float | None = None  # its run_limit in seconds
+    since: float | None = None  # when a thread took it (monotonic); None: it waits for one
+    since_micros: int = 0  # the same by the wall clock, microseconds since 1970
+    thread: int | None = None  # which one is at it
+    report_after: float = 0.0  # seconds of running after which it is (again) reported as overdue
+
+    def taken(self) -> None:
+        """This thread is at it now."""
+        self.thread = threading.get_ident()
+        if self.since is None:
+            self.since_micros, self.since = clock.now_micros(), clock.monotonic()
+
+    def seconds(self) -> float:
+        """For how long it has run."""
+        return 0.0 if self.since is None else clock.monotonic() - self.since
 
 
 class Pool:
@@ -79,17 +94,22 @@ class Pool:
     def submit(self, task: Task) -> None:
         """Have a thread do `task(connection)`.  Called in any thread."""
         with self._lock:
-            self._free -= 1
-            if self._free < 0 and len(self.threads) < max(self.size, 1):
+            if self._free <= 0 and len(self.threads) < max(self.size, 1):
                 self._start_thread()
+            self._free -= 1
             self._inbox.put(task)
 
     def _start_thread(self) -> None:
         name = f"zasync {self.queue_name}/{self.agent_name}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads for us
+            if not self.threads:
+                raise
+            return  # another does the task when it is free
         self.threads.add(thread)
         self._free += 1
-        thread.start()
 
     def _work(self) -> None:
         attempts.stop_signal.set(self.stop_signal)
@@ -114,24 +134,21 @@ class Pool:
         for seconds in attempts.pauses(first=0.5):
             try:
                 return self.db.open()
-            except Exception as error:
-                if classify(error, from_storage=True) is Trouble.OTHER:
-                    raise
+            except Exception as error:  # whatever it is, the job that waits must not be forgotten
                 events.storage_trouble("open a connection", error, seconds)
                 attempts.pause(seconds)
         raise AssertionError("pauses() does not end")
 
     def _do(self, task: Task, connection: Any) -> None:
-        """Do one task and leave the thread as clean as it was before.
-
-        Each task begins a transaction, which ends one that was left behind.
-        """
+        """Do one task and leave the thread as clean as it was before."""
         try:
             task(connection)
+        except attempts.Stopped:
+            pass  # what it was at is handed back
         except BaseException as error:  # a task sees to its own errors; this one is ours
             events.worker_failed(self.queue_name, self.agent_name, error)
         finally:
-            zope.component.hooks.setSite(None)
+            clean_thread()
             connection.cacheGC()
 
     # Jobs
@@ -176,9 +193,28 @@ class Pool:
 
 
 def clean_thread() -> None:
-    """No transaction, no site: nothing that a job could have left for the next one."""
-    try:
-        transaction.abort()
-    except Exception as error:  # what somebody joined to it cannot abort
-        events.leftover_transaction(error)
+    """Leave nothing that a job of Zope's kind could have left for the next one in the thread.
+
+    What is kept in context variables is gone already; another `threading.local`, and what is the
+    whole process's, such as its locale, is the job's own affair.
+    """
+    if getattr(transaction.manager.manager, "_txn", True) is not None:
+        _do_cleanly(transaction.abort)  # only then, since it asks some storages for news
     zope.component.hooks.setSite(None)
+    for module, function in _KEPT_BY_THREAD:
+        if module in sys.modules:  # else nobody can have left anything there
+            _do_cleanly(getattr(sys.modules[module], function))
+
+
+_KEPT_BY_THREAD = [
+    ("zope.security.management", "endInteraction"),
+    ("zope.globalrequest", "clearRequest"),
+]
+"""Modules that keep something for each thread, and what in them forgets it."""
+
+
+def _do_cleanly(function: Callable[[], Any]) -> None:
+    try:
+        function()
+    except Exception as error:  # such as what somebody joined to a transaction and cannot abort
+        events.leftover_kept(getattr(function, "__name__", "clean-up"), error)

@@ -9,10 +9,11 @@ import threading
 from typing import Any
 
 from zasync import threadlocal
-from zasync.dispatcher.history import JobInfos
+from zasync.dispatcher.coroutines import Done
+from zasync.dispatcher.history import JobInfos, Key
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.failure import Failure
-from zasync.foundation import clock
+from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
@@ -37,6 +38,7 @@ class Worker:
     def _perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
         try:
+            tracked.taken()
             reach("run.taken")
             run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
             thread = threading.get_ident()
@@ -70,6 +72,7 @@ class Worker:
             return Outcome(Ending.SUPERSEDED)
 
     def _settle(self, tracked: Tracked, run: Run, outcome: Outcome) -> None:
+        tracked.thread = None
         if outcome.ending is Ending.SUSPENDED:
             tracked.running = False
             return
@@ -94,6 +97,12 @@ class Worker:
     def takes(self, awaitable: Any) -> bool:
         return True
 
+    def may_begin(self) -> bool:
+        return bool(self.dispatcher.may_begin())
+
+    def wait_to_begin(self) -> None:
+        self.dispatcher.pulse.wait()
+
     def attach(self, run: Run, awaitable: Any) -> None:
         """Have a worker thread settle the run once the Deferred or coroutine has ended."""
         job = run.job
@@ -104,22 +113,61 @@ class Worker:
             self.pool.submit(lambda connection: self._resume(key, later, value, error, connection))
 
         if inspect.iscoroutine(awaitable):
-            loop = self.dispatcher.coroutines
-            around = threadlocal.Surroundings(
-                lambda: loop.job(key[1], key[0].to_bytes(8, "big")),
-                dispatcher=self.dispatcher,
-                agent_name=self.pool.agent_name,
-            )
-            loop.run(awaitable, around, ended)
+            self._run_coroutine(key, later, awaitable, ended)
         else:
             awaitable.addBoth(ended)
+
+    def _run_coroutine(self, key: Key, run: Run, coroutine: Any, ended: Done) -> None:
+        loop = self.dispatcher.coroutines
+        around = threadlocal.Surroundings(
+            lambda: loop.job(key[1], key[0].to_bytes(8, "big")),
+            dispatcher=self.dispatcher,
+            agent_name=self.pool.agent_name,
+        )
+
+        def held_back() -> None:
+            self.pool.submit(
+                lambda connection: self._try_again(key, run, coroutine, ended, connection)
+            )
+
+        loop.run(coroutine, around, ended, held_back)
+
+    def _try_again(self, key: Key, run: Run, coroutine: Any, ended: Done, connection: Any) -> None:
+        """Begin a coroutine that was held back, if its job is still this run's by then."""
+        try:
+            self.wait_to_begin()
+            run = dataclasses.replace(run, job=_load(connection, key))
+            run.check_owned()
+        except BaseException as error:
+            attempt.discard(coroutine)
+            self._give_up(self._tracked(key, run), error)
+            return
+        finally:
+            attempts.end(connection.transaction_manager)
+        self._run_coroutine(key, dataclasses.replace(run, job=None), coroutine, ended)
+
+    def _give_up(self, tracked: Tracked | None, error: BaseException) -> None:
+        """A suspended run has ended without a result."""
+        superseded = isinstance(error, ReassignedError)
+        if superseded:
+            events.job_lost(str(error), error)
+        elif not isinstance(error, Stopped):
+            events.worker_failed(self.pool.queue_name, self.pool.agent_name, error)
+        if tracked is not None:
+            ending = Ending.SUPERSEDED if superseded else Ending.STOPPED
+            self.pool.settled(tracked, Outcome(ending))
+
+    def _tracked(self, key: Key, run: Run) -> Tracked | None:
+        """What the pool knows of the run; None of that of a callback, or of a former one."""
+        tracked = self.pool.tracked.get(key)
+        return tracked if tracked is not None and tracked.token == run.token else None
 
     def _resume(
         self, key: Any, run: Run, value: Any, error: BaseException | None, connection: Any
     ) -> None:
-        tracked = self.pool.tracked.get(key)
-        if tracked is not None and tracked.token != run.token:
-            tracked = None
+        tracked = self._tracked(key, run)
+        if tracked is not None:
+            tracked.taken()
         try:
             run = dataclasses.replace(run, job=_load(connection, key), begun=True)
             outcome = self._guarded(run, lambda run: performance.resume(run, value, error))

@@ -44,6 +44,10 @@ class Clock:
         """Wait for `signal` for at most `seconds` of this clock; answers whether it was set."""
         return signal.wait(seconds)
 
+    def wait_idly(self, signal: Signal, seconds: float) -> bool:
+        """Like `wait`, for a thread that only watches: nobody has to wait for it."""
+        return signal.wait(seconds)
+
     def uuid4(self) -> uuid.UUID:
         """A random UUID."""
         return uuid.UUID(int=self.random.getrandbits(128), version=4)
@@ -82,6 +86,11 @@ def monotonic() -> float:
 def wait(signal: Signal | None, seconds: float | None) -> bool:
     """Wait for `signal` (None: nothing can cut it short) for at most `seconds`."""
     return _current.wait(_never if signal is None else signal, seconds)
+
+
+def wait_idly(signal: Signal, seconds: float) -> bool:
+    """Wait for `signal` for at most `seconds`, in a thread that nobody has to wait for."""
+    return _current.wait_idly(signal, seconds)
 
 
 def to_micros(moment: datetime) -> int:

@@ -8,14 +8,17 @@ Only Linux gives sure answers.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import socket
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _ROOT = Path("/")
 
@@ -115,6 +118,22 @@ def certainly_running(identity: ProcessIdentity) -> bool:
         and identity.started == _started(identity.pid)
         and not _is_zombie(identity.pid)  # nobody may ever fetch its exit code
     )
+
+
+def end_forked_child(error: BaseException | None) -> NoReturn:
+    """End this process, which was forked, at once: without what the parent wants done at its end.
+
+    Its exit code is what `error`, if it is a SystemExit, says; 1 for any other.
+    """
+    code: object = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(int(code))  # type: ignore[call-overload]
 
 
 def _same_machine(identity: ProcessIdentity, here: ProcessIdentity) -> bool:

@@ -7,13 +7,29 @@ polls and jobs.  ERROR and above: somebody must act, and the line says what.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import traceback
 from typing import Any
 
 from zasync.foundation.text import printable, safe_repr, safe_str
 
-event_log = logging.getLogger("zasync.events")
-trace_log = logging.getLogger("zasync.trace")
+
+class CarefulLog(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """A logger whose handlers may raise (a full disk, a lost server) and disturb no work."""
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception:
+            if logging.raiseExceptions and sys.stderr is not None:  # as `logging` does itself
+                with contextlib.suppress(Exception):
+                    traceback.print_exc(file=sys.stderr)
+
+
+event_log = CarefulLog(logging.getLogger("zasync.events"), {})
+trace_log = CarefulLog(logging.getLogger("zasync.trace"), {})
 
 
 LONGEST_TEXT = 1000  # characters of what an error says of itself
@@ -171,6 +187,59 @@ class Events:
     def database_missing(self, error: BaseException) -> None:
         event_log.error("%s", _text(error))
 
+    # what stands still
+
+    def polls_are_stuck(self, uuid: Any, seconds: float, stack: str) -> None:
+        event_log.error(
+            "dispatcher %s has not completed a poll for %.0f s: it begins no new jobs, and others"
+            " may take it for dead.  The storage does not answer, or the reactor's thread is"
+            " blocked; if neither ends, restart the process.  The thread that polled last is at:"
+            "\n%s",
+            uuid,
+            seconds,
+            stack,
+        )
+
+    def polls_again(self, uuid: Any) -> None:
+        event_log.warning("dispatcher %s polls again", uuid)
+
+    def poll_broke(self, uuid: Any, error: BaseException, pause: float) -> None:
+        event_log.error(
+            "a poll of dispatcher %s broke off: %s; the next is in %.1f s",
+            uuid,
+            _shown(error),
+            pause,
+            exc_info=error,
+        )
+
+    def pulse_lost(self, uuid: Any, seconds: float | None) -> None:
+        event_log.error(
+            "dispatcher %s has not committed a ping for %.0f s, so that others may soon take it"
+            " for dead; until it can, it begins no job.  Is the storage away, or not committing?",
+            uuid,
+            seconds or 0.0,
+        )
+
+    def pulse_found(self, uuid: Any) -> None:
+        event_log.warning("dispatcher %s has committed a ping again and begins jobs again", uuid)
+
+    def job_is_overdue(self, job: str, oid: int, seconds: float, limit: float, stack: str) -> None:
+        event_log.error(
+            "job %d has run for %.0f s, which is more than its limit of %.0f s, and keeps its"
+            " place; a thread cannot be ended, so if it hangs, restart the process.  %s is at:"
+            "\n%s",
+            oid,
+            seconds,
+            limit,
+            job,
+            stack,
+        )
+
+    def watch_failed(self, uuid: Any, error: BaseException) -> None:
+        event_log.error(
+            "the watch of dispatcher %s met %s; it goes on", uuid, _shown(error), exc_info=error
+        )
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:
@@ -309,9 +378,11 @@ class Events:
     def run_failed(self, job: str, error: BaseException) -> None:
         event_log.error("running %s met an error of zasync's own; it fails", job, exc_info=error)
 
-    def leftover_transaction(self, error: BaseException) -> None:
+    def leftover_kept(self, clean_up: str, error: BaseException) -> None:
         event_log.error(
-            "what a job left in its transaction could not be aborted: %s", _shown(error)
+            "what a job left in its thread could not be cleared away (%s): %s",
+            clean_up,
+            _shown(error),
         )
 
     def deactivation_failed(self, uuid: Any, error: BaseException) -> None:
@@ -320,6 +391,13 @@ class Events:
             " jobs later",
             uuid,
             _shown(error),
+        )
+
+    def left_for_recovery(self, uuid: Any) -> None:
+        event_log.error(
+            "dispatcher %s could not hand back its jobs in time, since the storage does not"
+            " answer; it, when it is started again, or a sibling recovers them",
+            uuid,
         )
 
     def still_running(self, job: str, seconds: float) -> None:

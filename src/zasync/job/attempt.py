@@ -55,6 +55,10 @@ def attempt(run: Run) -> Outcome | Step:
         raise
     except Exception as error:
         return not_begun(run, error, attempt)
+    if not run.host.may_begin():
+        attempts.end(run.manager)
+        run.host.wait_to_begin()
+        return attempt  # looks anew whether the job is still this run's
     guard = CommitGuard(run, warns=not getattr(callable, "commits_by_itself", False))
     setup_info = None
     try:

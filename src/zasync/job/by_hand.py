@@ -39,6 +39,12 @@ class ByHand:
     def takes(self, awaitable: Any) -> bool:
         return not inspect.iscoroutine(awaitable)
 
+    def may_begin(self) -> bool:
+        return True
+
+    def wait_to_begin(self) -> None:
+        pass
+
     def attach(self, run: Run, awaitable: Any) -> None:
         """Settle in the thread in which the Deferred fires, in a connection of its own."""
         database, oid = run.connection.db(), run.job._p_oid

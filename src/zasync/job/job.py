@@ -75,6 +75,7 @@ class Job(Chaining, Persistent):
     _payload: values.Payload | None = None
     _begin_after: int | None = None
     _begin_by: int | None = None
+    _run_limit: int | None = None
     _deadline: int | None = None  # fixed when first put; later runs do not move it
     _place: Any = None  # where it lies among the waiting, or its key in its agent
     _quota_names: tuple[str, ...] = ()
@@ -322,6 +323,26 @@ class Job(Chaining, Persistent):
             self._deadline = None
         else:
             self._deadline = (self._begin_after or clock.now_micros()) + self._begin_by
+
+    @property
+    def run_limit(self) -> timedelta | None:
+        """A run that takes longer is reported, with where it is; None: however long it takes.
+
+        It is not ended: a thread cannot be.
+        """
+        return None if self._run_limit is None else timedelta(microseconds=self._run_limit)
+
+    @run_limit.setter
+    def run_limit(self, span: timedelta | None) -> None:
+        if self.status not in (NEW, PENDING):
+            raise BadStatusError(
+                f"run_limit of {self!r} can be set while it is new or pending only"
+            )
+        if span is not None and not isinstance(span, timedelta):
+            raise TypeError(f"run_limit must be a timedelta, not {safe_repr(span)}")
+        if span is not None and span <= timedelta():
+            raise ValueError(f"run_limit must be more than nothing: {span!r}")
+        self._run_limit = None if span is None else span // MICROSECOND
 
     @property
     def quota_names(self) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from zasync import threadlocal
 from zasync.foundation import attempts
+from zasync.foundation.process import end_forked_child
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
@@ -51,6 +53,12 @@ class Host(Protocol):
 
     def takes(self, awaitable: Any) -> bool:
         """Whether `attach` can be called with this one."""
+
+    def may_begin(self) -> bool:
+        """Whether code of jobs may be entered: nobody takes this process for dead."""
+
+    def wait_to_begin(self) -> None:
+        """Wait until `may_begin`.  `attempts.Stopped` if this thread is told to stop."""
 
 
 @dataclasses.dataclass
@@ -109,16 +117,23 @@ def commits_by_itself(function: Function) -> Function:
 
 
 class CommitGuard:
-    """Fences what the job's own code commits, like the last commit, and says that it did."""
+    """Fences what the job's own code commits, like the last commit, and says that it did.
+
+    Also in a child process that the code forks: that must commit nothing, and when it comes back
+    from the code it ends, since the job, its connection and all that follows are the parent's.
+    """
 
     def __init__(self, run: Run, warns: bool) -> None:
         self.run = run
         self.warns = warns
+        self.process = os.getpid()
 
     def __enter__(self) -> None:
         self.run.manager.registerSynch(self)
 
-    def __exit__(self, *exc_info: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if os.getpid() != self.process:
+            end_forked_child(error)
         self.run.manager.unregisterSynch(self)
 
     def newTransaction(self, transaction: Any) -> None:
@@ -129,6 +144,9 @@ class CommitGuard:
         if transaction.status != "Active":
             return  # a failed one is being aborted; nothing can be added to it
         job = self.run.job
+        if os.getpid() != self.process:
+            transaction.join(Refusal(RuntimeError("a forked child cannot commit for its parent")))
+            return
         if not self.run.owns_job():
             transaction.join(Refusal(ReassignedError(f"{job!r} is no longer this run's")))
             return

@@ -298,6 +298,11 @@ class Queue(Persistent):
             return job
         raise IndexError(index)
 
+    def due(self) -> Iterator[Any]:
+        """The jobs that could be claimed now, in that order, apart from quotas; loads none."""
+        now = clock.now_micros()
+        return (entry.job for entry in self._waiting.entries(due=now))
+
     def next_due(self) -> datetime | None:
         """When the first job that is scheduled for later is due, or None."""
         due = self._waiting.next_due()

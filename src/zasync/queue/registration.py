@@ -49,6 +49,8 @@ class LastPing(Persistent):
     """When a dispatcher last said that it lives: a record of its own, since it changes often."""
 
     value: datetime | None = None
+    overdue: tuple[tuple[int, str, str, int], ...] = ()
+    """Jobs that run for too long: oid, database, agent, since when (microseconds since 1970)."""
 
     def touch(self) -> None:
         """Be written, so that whoever else writes this at the same time conflicts."""

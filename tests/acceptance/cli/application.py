@@ -4,9 +4,11 @@
 What it does outside of the database it writes to files, so that a test can see how often.
 """
 
+import multiprocessing
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 from zasync import local
@@ -59,3 +61,29 @@ def hold_and_count(name: str, number: int) -> None:
 def count(number: int) -> None:
     """Note in the database that this was done for `number`."""
     local.getJob()._p_jar.root()["ledger"][number].change(1)
+
+
+def span(name: str) -> None:
+    """Note when, and in which process, this began, and go on noting that it is still at it."""
+    for _ in range(6000):
+        with open(name, "a") as file:
+            file.write(f"{os.getpid()} {time.monotonic()}\n")
+        if Path(f"{name}.go").exists():
+            return
+        _tick.wait(0.001)
+
+
+def wait_for_child(name: str) -> int:
+    """Fork a process that hangs, end it as multiprocessing does, and answer how it ended."""
+    child = multiprocessing.get_context("fork").Process(target=hold, args=(name,))
+    child.start()
+    while not Path(name).exists():
+        _tick.wait(0.01)
+    child.terminate()
+    child.join(20)
+    return child.exitcode or 0
+
+
+def stop_the_reactor() -> None:
+    reactor = local.getReactor()
+    reactor.callFromThread(reactor.stop)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
 """`zasync worker` as a process: it works, drains, dies, and comes again."""
 
+import json
 import signal
 from collections import Counter
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.support.processes import wait_for_the_end_of
 from tests.support.running import until
+from tests.support.zeo import ZeoServer
 from zasync.interfaces import COMPLETED, KEY, PENDING
 from zasync.queue import Queue
 
@@ -118,3 +120,60 @@ def test_worker_processes_end_when_their_parent_is_killed(desk: Desk) -> None:
         worker.signal(signal.SIGKILL)
         assert worker.ends() == -signal.SIGKILL
     assert all(wait_for_the_end_of(pid) for pid in pids)
+
+
+def test_a_worker_whose_reactor_has_ended_does_not_live_on_without_polls(desk: Desk) -> None:
+    put(desk, "application:stop_the_reactor")
+    with desk.started("worker", "--db", "Data.fs") as worker:
+        assert worker.ends() == 5
+        assert "the reactor has ended: a job stopped it" in worker.output
+    assert finished(desk) == {COMPLETED: 1}
+
+
+def spans(desk: Desk, name: str) -> dict[str, tuple[float, float]]:
+    """When each process that ran the job did so: from, to."""
+    found: dict[str, tuple[float, float]] = {}
+    for line in desk.lines(name):
+        pid, moment = line.split()
+        first, _last = found.get(pid, (float(moment), 0.0))
+        found[pid] = (first, float(moment))
+    return found
+
+
+def test_a_clean_stop_lets_no_job_run_twice_at_once(desk: Desk, zeo_server: ZeoServer) -> None:
+    arguments = ("--db", zeo_server.uri, "--grace", 0.2, "--size", 2)
+    names = ("first", "second")
+    for name in names:
+        desk.done("put", "--db", zeo_server.uri, "application:span", f'"{name}"')
+    with desk.started("worker", *arguments) as one:
+        until(lambda: all(desk.lines(name) for name in names), "the jobs to begin")
+        with desk.started("worker", *arguments) as two:
+            two.says(WORKS)
+            one.signal()
+            assert one.ends() == 0
+            until(lambda: all(len(spans(desk, name)) == 2 for name in names), "both again", 60)
+            for name in names:
+                desk.path(f"{name}.go").touch()
+            two.signal()
+            assert two.ends() == 0
+    for name in names:
+        (_, end_of_one), (begin_of_two, _) = spans(desk, name).values()
+        assert end_of_one < begin_of_two
+
+
+def test_a_child_that_a_job_has_forked_can_be_ended(desk: Desk) -> None:
+    put(desk, "application:wait_for_child", '"child"')
+    with desk.started("worker", "--db", "Data.fs") as worker:
+        until(lambda: finished_by(desk), "the job to be done")
+        worker.signal()
+        assert worker.ends() == 0
+        assert "stopping" not in worker.output
+    with root_of(str(desk.path("Data.fs"))) as root:
+        (record,) = root[KEY][""].dispatchers.values()
+        assert [job.result for job in record["main"].completed] == [-signal.SIGTERM]
+
+
+def finished_by(desk: Desk) -> bool:
+    """Whether a job has been completed, as `zasync status` sees it."""
+    found = json.loads(desk.done("status", "--db", "Data.fs", "--json"))
+    return bool(found["queues"][0]["completed"])

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+import sys
 import threading
 from datetime import timedelta
 from typing import Any
@@ -11,9 +14,10 @@ from typing import Any
 import transaction
 import zope.component.hooks
 from twisted.internet.defer import Deferred
+from ZEO.Exceptions import ClientDisconnected
 
 import zasync
-from zasync.job import NeverRetry, RetryCommonForever
+from zasync.job import NeverRetry, RetryCommonForever, RetryCommonFourTimes
 
 gates: dict[str, threading.Event] = {}
 seen: list[Any] = []
@@ -182,3 +186,88 @@ def fail_first() -> str:
     if len(seen) == 1:
         raise ValueError("the first time")
     return "second time"
+
+
+async def note_later(*values: Any) -> Any:
+    await asyncio.sleep(0)
+    return note(*values)
+
+
+def lose_the_storage() -> None:
+    gate("storage lost").set()
+    raise ClientDisconnected
+
+
+def raise_it(error: type[BaseException]) -> None:
+    raise error
+
+
+class CannotAbort:
+    """Joined to a transaction; a thing that cannot even be aborted."""
+
+    transaction_manager = None
+
+    def abort(self, transaction: Any) -> None:
+        raise OSError("cannot be aborted")
+
+    def sortKey(self) -> str:
+        return "cannot abort"
+
+
+def leave_what_cannot_be_aborted() -> None:
+    zasync.local.getJob()._p_jar.transaction_manager.get().join(CannotAbort())
+    raise ValueError("and fail")
+
+
+def begin_interaction() -> None:
+    sys.modules["zope.security.management"].newInteraction()
+
+
+def has_interaction() -> Any:
+    return sys.modules["zope.security.management"].queryInteraction()
+
+
+def fork_and_return() -> int:
+    """The child comes back from the job's code, as one does that was written carelessly."""
+    child = os.fork()
+    if not child:
+        seen.append("in the child")
+        return 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_exit() -> int:
+    child = os.fork()
+    if not child:
+        sys.exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_commit() -> int:
+    """The child tries to commit what the job has changed so far."""
+    count_up()
+    child = os.fork()
+    if not child:
+        transaction.commit()
+        os._exit(0)  # not reached
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def double_in_child(number: int) -> int:
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as pool:
+        return int(pool.apply(twice, (number,)))
+
+
+def twice(number: int) -> int:
+    return 2 * number
+
+
+class PatientFourTimes(RetryCommonFourTimes):
+    """The default, but it does not wait long."""
+
+    first_wait = wait_step = 0.01
+
+
+def patient(job: Any) -> PatientFourTimes:
+    return PatientFourTimes(job)

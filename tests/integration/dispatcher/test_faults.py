@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ZODB
 from ZEO.Exceptions import ClientDisconnected
-from ZODB.POSException import ConflictError
+from ZODB.POSException import ConflictError, ReadOnlyError
 
 from tests.integration.dispatcher import jobs_for_tests as jobs
 from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, LOAD, VOTE, FaultyStorage
@@ -61,6 +61,31 @@ def test_a_commit_that_fails_or_is_in_doubt_repeats_no_effect(
     assert site.sees(lambda: site.root["count"]) == 1
     assert job.result == 1
     assert len(jobs.seen) == 1
+
+
+class UnableToAcquireLockError(Exception):
+    __module__ = "relstorage.adapters.interfaces"
+    __qualname__ = "UnableToAcquireLockError"
+
+
+class LockTimeOut(UnableToAcquireLockError):
+    """What a commit raises that waited for the commit lock for too long."""
+
+
+@pytest.mark.parametrize("error", [ReadOnlyError, LockTimeOut])
+@pytest.mark.parametrize("skip", COMMITS.values(), ids=list(COMMITS))
+def test_a_storage_that_takes_no_writes_for_a_while_costs_no_attempt(
+    site: Site, faulty: FaultyStorage, skip: int, error: type[Exception]
+) -> None:
+    with running(site.db, poll_interval=0.05):
+        job = Job(jobs.count_up)
+        job.retry_policy_factory = jobs.patient
+        fault = faulty.fail(VOTE, error(), skip=skip, times=7)
+        site.put(job)
+        site.completed(job)
+    assert not fault.times, "more often than the policy tries again after a conflict"
+    assert job.result == 1
+    assert "conflicts" not in job.getRetryPolicy().data
 
 
 def test_a_storage_that_cannot_be_read_for_a_while_stops_nothing(

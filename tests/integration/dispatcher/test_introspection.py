@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from twisted.internet.selectreactor import SelectReactor
 from zope.interface.verify import verifyObject
 
 from tests.integration.dispatcher import jobs_for_tests as jobs
+from tests.support.clocks import StandingClock
 from tests.support.running import Site, running, until
 from zasync.dispatcher import Dispatcher, clear
 from zasync.dispatcher.history import JobInfos, PollInfo, Polls, statistics
+from zasync.foundation import clock
 from zasync.interfaces import IReactor
 from zasync.job import Job
 
@@ -31,11 +35,31 @@ def test_the_status_goes_from_stopped_over_running_to_stopped(site: Site) -> Non
 
 
 def test_a_dispatcher_that_does_not_poll_is_stuck(site: Site) -> None:
-    with running(site.db, poll_interval=1) as runner:
-        dispatcher = runner.dispatcher
-        assert dispatcher._status(datetime.now(UTC), timedelta(seconds=3)) == "STUCK"
-        assert dispatcher._status(dispatcher.activated, None) == "STARTING"
-        assert dispatcher._status(dispatcher.activated + timedelta(seconds=3), None) == "STUCK"
+    dispatcher = Dispatcher(site.db, SelectReactor(), poll_interval=1, uuid=uuid.uuid4())
+    standing = StandingClock()
+    before = clock.install(standing)
+    try:
+        assert dispatcher.getStatusInfo()["status"] == "STOPPED"
+        dispatcher.activate()
+        assert dispatcher.getStatusInfo()["status"] == "STARTING"
+        standing.move(seconds=3)
+        assert dispatcher.getStatusInfo()["status"] == "STUCK"
+        dispatcher.poll()
+        assert dispatcher.getStatusInfo()["status"] == "RUNNING"
+        standing.move(seconds=3)
+        assert dispatcher.getStatusInfo()["status"] == "STUCK"
+        assert dispatcher.health()["problems"][0]["kind"] == "stuck"
+        standing.move(seconds=28)
+        kinds = [problem["kind"] for problem in dispatcher.health()["problems"]]
+        assert kinds == ["stuck", "not-committing"]
+        assert dispatcher.health()["begins_jobs"]
+        standing.move(seconds=15)
+        assert not dispatcher.health()["begins_jobs"]
+        dispatcher.deactivate(grace=0)
+        assert dispatcher.health()["problems"] == []
+    finally:
+        clock.install(before)
+        clear()
 
 
 def test_polls_say_what_each_agent_held_and_claimed(site: Site) -> None:

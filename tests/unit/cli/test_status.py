@@ -54,6 +54,14 @@ def test_waiting_jobs_are_counted_without_being_loaded(database: Any, connection
         fresh.close()
 
 
+def test_jobs_that_run_for_too_long_are_a_problem(connection: Any) -> None:
+    record = with_dispatcher(connection)
+    record.last_ping.overdue = ((17, "main", "main", 0),)
+    connection.transaction_manager.commit()
+    (problem,) = survey(look(connection))["problems"]
+    assert f"1 jobs of dispatcher {record.UUID}" in problem
+
+
 def test_agents_without_places_are_a_problem(connection: Any) -> None:
     with_dispatcher(connection, size=0)
     (problem,) = survey(look(connection))["problems"]

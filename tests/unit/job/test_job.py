@@ -359,6 +359,25 @@ def test_begin_by_can_be_set_while_pending_and_moves_the_deadline(
         job.begin_by = None
 
 
+def test_run_limit_is_checked(bench: Bench) -> None:
+    job = Job(multiply)
+    assert job.run_limit is None
+    job.run_limit = timedelta(hours=1)
+    assert job.run_limit == timedelta(hours=1)
+
+    with pytest.raises(ValueError, match="run_limit must be more than nothing"):
+        job.run_limit = timedelta()
+    with pytest.raises(TypeError, match="run_limit must be a timedelta, not 26"):
+        job.run_limit = 26  # type: ignore[assignment]
+    held = bench.held(multiply, 1)
+    with pytest.raises(BadStatusError, match="run_limit"):
+        held.run_limit = None
+    pending = bench.queue.put(Job(multiply, 1))
+    pending.run_limit = timedelta(seconds=1)
+    pending.run_limit = None
+    assert pending.run_limit is None
+
+
 def test_without_begin_by_there_is_no_deadline(bench: Bench, standing: StandingClock) -> None:
     job = bench.queue.put(Job(multiply, 1), begin_by=timedelta(seconds=5))
     job.begin_by = None
