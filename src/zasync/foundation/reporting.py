@@ -144,6 +144,12 @@ class Events:
     def database_missing(self, error: BaseException) -> None:
         event_log.error("%s", _text(error))
 
+    def job_parked(self, evidence: str) -> None:
+        event_log.critical(
+            "%s\nFind out why, then put it back or discard it (zasync parked).",
+            printable(evidence),
+        )
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:

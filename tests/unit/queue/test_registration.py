@@ -269,6 +269,7 @@ def test_without_a_ping_the_activation_counts(view: View, standing_clock: Standi
 
 def test_intervals_can_be_set(view: View, standing_clock: StandingClock) -> None:
     record = view.dispatcher(FIRST)
+    record.ping_interval = timedelta(seconds=2)
     record.ping_death_interval = timedelta(seconds=5)
     standing_clock.move(seconds=6)
     assert record.dead
