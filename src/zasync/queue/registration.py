@@ -146,6 +146,11 @@ class DispatcherAgents(ReadMapping):
         check_intervals(self.ping_interval, span)
         self._ping_death_interval = span
 
+    def set_intervals(self, ping: timedelta, death: timedelta) -> None:
+        """Set both intervals at once; one after the other might not fit."""
+        check_intervals(ping, death)
+        self._ping_interval, self._ping_death_interval = ping, death
+
     def _default(self, name: str, without_queue: timedelta) -> timedelta:
         span: timedelta = without_queue
         if self.parent is not None:
