@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +26,7 @@ GOOD = 100
 LIVES = 10  # processes that are started, at most
 
 
-@pytest.fixture(params=["sqlite", pytest.param("zeo", marks=pytest.mark.zeo)])
-def uri(request: pytest.FixtureRequest, desk: Desk) -> str:
-    """A database that several processes share."""
-    if request.param == "zeo":
-        server: ZeoServer = request.getfixturevalue("zeo_server")
-        return str(server.uri)
+def sqlite(desk: Desk) -> str:
     return f"sqlite:///?data_dir={desk.path('data')}"
 
 
@@ -92,10 +86,21 @@ def put(connection: Any, number: int, poison: Any) -> list[Any]:
     return jobs
 
 
-@pytest.mark.parametrize("how", ["exit", "SIGSEGV", "SIGKILL"])
+@pytest.mark.parametrize("how", ["exit", "SIGSEGV"])
 def test_one_poison_among_a_hundred_good_jobs(
-    desk: Desk, uri: str, how: str, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one_poison(desk, sqlite(desk), how, monkeypatch)
+
+
+@pytest.mark.zeo
+def test_the_same_over_zeo(
+    desk: Desk, zeo_server: ZeoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_poison(desk, zeo_server.uri, "SIGKILL", monkeypatch)
+
+
+def one_poison(desk: Desk, uri: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with application(desk, monkeypatch) as app, connection_to(uri) as connection:
         jobs = put(connection, GOOD, Job(app.die, how))
         poison = jobs[GOOD // 2]
@@ -114,8 +119,9 @@ def test_one_poison_among_a_hundred_good_jobs(
 
 
 def test_a_callback_that_kills_is_parked_and_what_follows_goes_on(
-    desk: Desk, uri: str, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    uri = sqlite(desk)
     with application(desk, monkeypatch) as app, connection_to(uri) as connection:
         job = Job(app.add, 1)
         poison = job.addCallback(functools.partial(app.callback_that_dies, how="SIGKILL"))
@@ -134,39 +140,3 @@ def test_a_callback_that_kills_is_parked_and_what_follows_goes_on(
         queue = connection.root()[KEY][""]
         assert list(queue.parked) == [poison]
         assert len(queue) == 0
-
-
-def test_the_parked_are_shown_put_back_and_discarded(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = f"sqlite:///?data_dir={desk.path('data')}"
-    with application(desk, monkeypatch) as app, connection_to(uri) as connection:
-        one, two = Job(app.die, "exit"), Job(app.die, "exit")
-        one.crash_limit = two.crash_limit = 1
-        put(connection, 1, one)
-        lives(desk, uri, connection, [one])
-        connection.transaction_manager.begin()
-        connection.root()[KEY][""].put(two)
-        connection.transaction_manager.commit()
-        lives(desk, uri, connection, [two])
-        oids = [two.oid, one.oid]
-    db = ["--db", uri]
-
-    found = json.loads(desk.done("parked", *db, "--json"))["parked"]
-    assert [each["oid"] for each in found] == oids
-    assert found[0]["crashes"][0]["progress"] == "the last line"
-    shown = desk.done("parked", *db)
-    assert "application.die('exit')" in shown
-    assert "at 'the last line'" in shown
-    status = desk.done("status", *db)
-    assert "2 jobs of queue '' are parked" in status
-
-    assert f"discarded job {oids[0]}" in desk.done("parked", *db, "--discard", oids[0])
-    assert "no job" in desk.run("parked", *db, "--discard", oids[0]).stderr
-    assert "put job" in desk.done("parked", *db, "--put-back", oids[1])
-    assert "No job is parked" in desk.done("parked", *db, "--queue", "")
-    assert json.loads(desk.done("status", *db, "--json"))["queues"][0]["waiting"] == 1
-    assert "put back 0 jobs" in desk.done("parked", *db, "--put-back", "all")
-    assert "'all'" in desk.run("parked", *db, "--put-back", "some").stderr
-    assert "not both" in desk.run("parked", *db, "--put-back", 1, "--discard", 1).stderr
-    assert desk.run("parked", *db, "--queue", "none").returncode != 0
