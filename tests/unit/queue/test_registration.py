@@ -604,6 +604,15 @@ def test_intervals_that_cannot_be_are_refused(
     assert getattr(thing, name) in (timedelta(seconds=15), timedelta(seconds=60))
 
 
+def test_both_intervals_can_be_set_at_once(view: View) -> None:
+    record = view.dispatcher(FIRST)
+    record.set_intervals(timedelta(minutes=5), timedelta(minutes=20))
+    assert record.ping_interval == timedelta(minutes=5)
+    assert record.ping_death_interval == timedelta(minutes=20)
+    with pytest.raises(ValueError, match="must be longer"):
+        record.set_intervals(timedelta(minutes=5), timedelta(minutes=5))
+
+
 # In batches
 
 
