@@ -23,6 +23,7 @@ CRASHES_KEPT = 5  # of each job, the latest
 OTHERS_NAMED = 20  # jobs held by the dispatcher that died
 
 _REPAIRS = frozenset({"handleInterrupt", "resumeCallbacks", "continue_callbacks", "fail"})
+_LINKS = frozenset({"take_inner_result", "member_ended"})
 
 
 def checked_limit(limit: Any) -> int:
@@ -81,11 +82,13 @@ def is_last_chance(job: Any) -> bool:
 def is_repair(job: Any) -> bool:
     """Whether `job` is one of ours that ends, repairs or continues another job.
 
-    It is never parked, since that other job would be lost with it.  If it dies for a callback of
+    Or one that tells it a result.  It is never parked, since that other job would be lost with it.  If it dies for a callback of
     that job, then the callback is.
     """
     payload = job._payload
-    return payload is not None and relations.is_job(payload.target) and job._names[-1] in _REPAIRS
+    if payload is None or not relations.is_job(payload.target):
+        return False
+    return job._names[-1] in _REPAIRS | _LINKS
 
 
 def poison_error(job: Any) -> PoisonError:

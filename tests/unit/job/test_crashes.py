@@ -13,7 +13,7 @@ from tests.support.bench import UUID, Bench
 from tests.support.clocks import StandingClock
 from tests.support.faulty import Killed
 from zasync.interfaces import COMPLETED, PENDING, AbortedError, PoisonError
-from zasync.job import Job, NeverRetry, RetryCommonForever, crashes
+from zasync.job import Job, NeverRetry, RetryCommonForever, crashes, parallel
 from zasync.queue import Queue
 
 from . import things
@@ -409,6 +409,22 @@ def test_a_repair_is_never_parked(bench: Bench, standing: StandingClock) -> None
     assert fixing.status == PENDING
     bench.work()
     assert (fixing.status, job.status) == (COMPLETED, COMPLETED)
+
+
+def test_what_tells_a_job_the_result_that_it_waits_for_is_never_parked(bench: Bench) -> None:
+    inner, member = bench.stored(multiply, 1), Job(multiply, 2)
+    things.script["outer"] = lambda: inner
+    put(bench, things.act, "outer")
+    assert bench.agent.claimJob().callable is things.act
+    bench.agent[0]()
+    bench.queue.put(parallel(member)).perform_members(member)
+    (telling,) = inner.callbacks
+
+    assert crashes.is_repair(telling)
+    assert crashes.is_repair(*telling.callbacks)
+    assert crashes.is_repair(*member.callbacks)
+    assert not crashes.is_repair(inner)
+    assert not crashes.is_repair(bench.stored(bench.stored(multiply).__call__))
 
 
 def test_a_clean_stop_during_a_callback_counts_nothing(bench: Bench) -> None:
