@@ -82,8 +82,8 @@ def is_last_chance(job: Any) -> bool:
 def is_repair(job: Any) -> bool:
     """Whether `job` is one of ours that ends, repairs or continues another job.
 
-    Or one that tells it a result.  It is never parked, since that other job would be lost with it.  If it dies for a callback of
-    that job, then the callback is.
+    Or one that tells it a result.  It is never parked, since that other job would be lost with it.
+    If it dies for a callback of that job, then the callback is.
     """
     payload = job._payload
     if payload is None or not relations.is_job(payload.target):
