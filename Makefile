@@ -14,10 +14,14 @@ RUN := $(BIN)/python -m
 # The modules that decide about jobs and limits: no line and no branch of them goes untested.
 FULLY_COVERED := \
 	src/zasync/job/states.py \
+	src/zasync/job/crashes.py \
+	src/zasync/job/interruption.py \
+	src/zasync/job/progress.py \
 	src/zasync/job/retry.py \
 	src/zasync/job/marker.py \
 	src/zasync/job/carrying.py \
 	src/zasync/job/two_databases.py \
+	src/zasync/queue/parked.py \
 	src/zasync/queue/waiting.py \
 	src/zasync/queue/quota.py \
 	src/zasync/queue/queue.py \

@@ -2,8 +2,8 @@
 """Stored: the agent, one dispatcher's hand in one queue.
 
 It claims jobs, holds the running ones and remembers those that have ended.  It and its lists are
-written by its dispatcher only, apart from the mailbox, in which others leave what belongs to a job
-that is running.
+written by its dispatcher only, apart from the mailbox and the lines of progress, in which others
+leave what belongs to a job that is running.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from zasync.queue.queue import claimer
 
 Chooser = Callable[[Any], Any]
 _SENTINEL = -1  # a tree that is never empty merges more
+_NO_PROGRESS: dict[int, Any] = {}
 
 
 def _stored_callable(attribute: str, text: str) -> Any:
@@ -68,6 +69,7 @@ class Agent(Persistent):
     name: Any = None
     _filter: Any = None
     _chooser: Any = None
+    _progress: Any = None  # oid of a held job -> line; made when the first is noted
 
     def __init__(
         self, chooser: Chooser | None = None, filter: Chooser | None = None, size: int = 3
@@ -198,11 +200,23 @@ class Agent(Persistent):
         return list(self._awaiting.values(min=0))
 
     def let_go(self, job: Any) -> None:
-        """Take `job` out as it is, with what the mailbox has for it.  LookupError."""
+        """Take `job` out as it is, with what others left here for it.  LookupError."""
         tree, key = self._find(job)
         del tree[key]
-        if job.oid in self.mailbox:
-            job.collect_extras(self.mailbox)
+        self._hand_over(job)
+
+    def _hand_over(self, job: Any) -> bool:
+        """Give a job that was taken out what others left for it; answers whether that is extras.
+
+        Loads the job only if there is anything.
+        """
+        oid = int.from_bytes(job._p_oid or b"", "big")
+        if oid in self.progress:
+            job._progress = self._progress.pop(oid)
+        if oid not in self.mailbox:
+            return False
+        job.collect_extras(self.mailbox)
+        return True
 
     def _find(self, job: Any) -> tuple[Any, int]:
         """The tree and the key of `job`."""
@@ -229,14 +243,24 @@ class Agent(Persistent):
         """Like jobCompleted, for the job claimed under the number `place`, without loading it."""
         job = self._running.pop(place)
         self.completed.add(job, failed)
-        if int.from_bytes(job._p_oid, "big") in self.mailbox:
-            job.collect_extras(self.mailbox)
+        if self._hand_over(job):
             self._see_to_late_callbacks(job)
 
     def _see_to_late_callbacks(self, job: Any) -> None:
         """Have callbacks run that were added while nobody could know that the job had ended."""
         if any(callback.status != COMPLETED for callback in job.callbacks):
             bookkeeping.put_resumption(self.queue, job.continue_callbacks)
+
+    def newest_first(self) -> Iterator[Any]:
+        """The jobs that it holds, the newest first; they may be taken out meanwhile.  Loads none.
+
+        It reads no more of the lists than is asked for.
+        """
+        for tree in (self._awaiting, self._running):
+            place = tree.maxKey()
+            while place != _SENTINEL:
+                yield tree[place]
+                place = tree.maxKey(place - 1)
 
     def held(self) -> list[tuple[int, Any]]:
         """Number of the claim and job, of those that count against `size`; loads none."""
@@ -249,9 +273,19 @@ class Agent(Persistent):
     def take(self, place: int) -> Any:
         """Take out and answer the job claimed under the number `place`, as it is."""
         job = self._running.pop(place)
-        if int.from_bytes(job._p_oid, "big") in self.mailbox:
-            job.collect_extras(self.mailbox)
+        self._hand_over(job)
         return job
+
+    @property
+    def progress(self) -> Any:
+        """Oid of a held job -> its last line of progress; see `zasync.job.progress`."""
+        return _NO_PROGRESS if self._progress is None else self._progress
+
+    def need_progress(self) -> Any:
+        """The same, made if need be, to be written to."""
+        if self._progress is None:
+            self._progress = LOBTree({_SENTINEL: None})
+        return self._progress
 
     def pull(self, index: int = 0) -> Any:
         """Take out and answer the job at `index`; it is NEW again.  IndexError."""

@@ -37,6 +37,13 @@ class AbortedError(ZasyncError):
     """A job was given up: interrupted, and its retry policy does not allow another run."""
 
 
+class PoisonError(AbortedError):
+    """A job was parked: its process died under it as often as its `crash_limit` allows.
+
+    The message tells when and where.  The job is in `queue.parked`, from where it can be put back.
+    """
+
+
 class TimeoutError(ZasyncError, builtins.TimeoutError):  # the contract fixes the name
     """A job was not begun by its `begin_by`, or something was waited for in vain."""
 
@@ -172,6 +179,10 @@ class IJob(IAbstractJob):
     active_start = Attribute("When the (last) run began; datetime in UTC or None.")
     active_end = Attribute("When the result was there; datetime in UTC or None.")
     initial_callbacks_end = Attribute("When the callbacks known then were done, or None.")
+    crash_limit = Attribute("After how many deaths of its process it is parked; None: the queue's.")
+    crashes = Attribute("What is known of the last deaths: dicts of plain values, oldest first.")
+    interrupted_cleanly = Attribute("Whether its last interruption was a clean stop; no policy's.")
+    progress = Attribute("The last line that `zasync.local.set_progress` noted, or None.")
 
     def __call__(*args: Any, **kwargs: Any) -> Any:
         """Run the job now, in its connection's transaction manager, and commit."""
@@ -212,6 +223,8 @@ class IQueue(Interface):
     name = Attribute("The name in the Queues, or None.")
     dispatchers = Attribute("IDispatchers: who works this queue.")
     quotas = Attribute("IQuotas: the named limits of this queue.")
+    parked = Attribute("IParked: the jobs under which processes died too often.")
+    crash_limit = Attribute("After how many deaths a job is parked, unless it says otherwise.")
 
     def put(
         item: Any,
@@ -247,8 +260,36 @@ class IQueue(Interface):
         """Whether any job waits."""
 
 
+class IParked(Interface):
+    """The parked jobs of a queue, newest first.  Nothing here commits."""
+
+    def __len__() -> int:
+        """How many there are."""
+
+    def __iter__() -> Any:
+        """All, newest first."""
+
+    def __contains__(job: Any) -> bool:
+        """Whether `job` is parked here."""
+
+    def put_back(job: Any) -> Any:
+        """Put a new job with the same call and options, and forget `job`; answers the new one."""
+
+    def put_back_all(filter: Any = None, limit: int = 100) -> int:
+        """Put back those that `filter(job)` allows, oldest first, at most `limit` of them.
+
+        Answers how many those were; commit, and call again until it answers 0.
+        """
+
+    def discard(job: Any) -> None:
+        """Forget `job`.  LookupError if it is not parked here."""
+
+
 class IDispatchers(IEnumerableMapping):
     """The mapping of UUID to IDispatcherAgents of one queue."""
+
+    ping_interval = Attribute("timedelta: for the records that have none of their own.")
+    ping_death_interval = Attribute("The same for the time after which one is dead.")
 
     def register(uuid: Any) -> Any:
         """Make a record for `uuid`; ValueError if there is one."""
@@ -274,8 +315,11 @@ class IDispatcherAgents(IEnumerableMapping):
     def activate() -> None:
         """Mark as working; fires IDispatcherActivated.  ValueError if it is already."""
 
-    def deactivate() -> None:
-        """Mark as not working and hand back its jobs; fires IDispatcherDeactivated."""
+    def deactivate(*, crashed: bool = False) -> None:
+        """Mark as not working and hand back its jobs; fires IDispatcherDeactivated.
+
+        `crashed` says that its process died, which counts against the jobs that it ran.
+        """
 
     def reactivate() -> None:
         """Mark as working after others deactivated it; fires IDispatcherReactivated."""

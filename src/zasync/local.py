@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""For code that runs inside a job: the job, its queue, its dispatcher, and live annotations.
+"""For code that runs inside a job: the job, its queue, its dispatcher, and what is told at once.
 
-Works in threads and in coroutines.  A live annotation is committed at once, in a connection of
-its own, so that others see the progress of a job that is still running.
+Works in threads and in coroutines.  Live annotations and the line of progress are committed in a
+connection of their own, so that others see them while the job is still running.
 """
 
 from __future__ import annotations
@@ -86,10 +86,30 @@ def getLiveAnnotation(
         connection.close()
 
 
+def set_progress(text: str) -> None:
+    """Note in one line how far the running job is, for `job.progress`; committed at once.
+
+    It is committed in a connection of its own and never makes the job's own commit conflict.  The
+    first 200 characters of the last line are kept; should the process die, they tell how far the
+    job was.  Of a job that was called by hand nothing is kept.
+    """
+    job = getJob()
+    manager, connection = _open_beside(job)
+    try:
+        committed(_note_progress, connection, job._p_oid, text, transaction_manager=manager)
+    finally:
+        end(manager)
+        connection.close()
+
+
+def _note_progress(connection: Any, oid: bytes, text: str) -> None:
+    connection.get(oid).note_progress(text)
+
+
 def _open_beside(job: Any) -> tuple[Any, Any]:
     """Open a second connection to the database that `job` lies in."""
     if job._p_jar is None or job._p_oid is None:
-        raise ValueError("a live annotation needs a job that is stored; commit it first", job)
+        raise ValueError("what is told at once needs a job that is stored; commit it first", job)
     manager = OwnManager()
     return manager, job._p_jar.db().open(transaction_manager=manager)
 

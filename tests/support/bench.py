@@ -144,6 +144,6 @@ class Bench:
         self.storage.faults.clear()
         self.open()
         self.begin()
-        self.record.deactivate()
+        self.record.deactivate(crashed=True)
         self.record.activate()
         self.commit()

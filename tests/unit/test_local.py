@@ -197,3 +197,119 @@ def test_a_value_of_the_present_connection_is_refused_and_nothing_is_left_open(
 
     local.setLiveAnnotation("thing", 1, job)
     assert local.getLiveAnnotation("thing", job=job) == 1
+
+
+# The line of progress
+
+
+def test_a_line_of_progress_is_seen_at_once_and_does_not_disturb_the_job(bench: Bench) -> None:
+    def work() -> Any:
+        job = local.getJob()
+        local.set_progress("half")
+        seen = bench.seen(job, lambda job: job.progress)
+        local.set_progress("done\nand over" + "!" * 1000)
+        return seen
+
+    job = run(bench, work)
+
+    assert things.acts == [("it",)]
+    assert job.result == "half"
+    assert job.status == COMPLETED
+    bench.begin()
+    assert job.progress == ("done\\nand over" + "!" * 1000)[:200]
+    assert len(bench.agent.progress) == 1, "only the sentinel is left"
+
+
+def test_progress_meets_nothing_that_the_job_writes_itself(bench: Bench) -> None:
+    """Its annotations, its callbacks, its own record: all made in the same moment."""
+
+    def work() -> None:
+        job = local.getJob()
+        job.annotations["own"] = 1
+        job.addCallback(things.multiply)
+        local.set_progress("one")
+        job.annotations["more"] = 2
+        job.failure_log_level = 10
+        local.set_progress("two")
+
+    job = run(bench, work)
+
+    assert things.acts == [("it",)]
+    assert (job.progress, dict(job.annotations)) == ("two", {"own": 1, "more": 2})
+
+
+def test_progress_belongs_to_one_run(bench: Bench) -> None:
+    job = bench.held(things.act, "it")
+    things.script["it"] = lambda: local.set_progress("first")
+    job.start(5)
+    bench.commit()
+    job.note_progress("first")
+    bench.commit()
+    assert job.progress == "first"
+    bench.record.deactivate()
+    bench.commit()
+    assert job.progress == "first", "also when no agent holds it any more"
+    bench.record.activate()
+    bench.work()
+    assert job.progress == "first"
+    assert bench.stored(things.multiply, 1).progress is None
+
+
+def test_a_second_run_begins_without_a_line(bench: Bench, standing: StandingClock) -> None:
+    job = bench.held(things.multiply, 1)
+    job.start(5)
+    job.note_progress("first")
+    bench.commit()
+    standing.move(seconds=1)
+    bench.record.deactivate()
+    bench.record.activate()
+    bench.commit()
+
+    bench.work()
+
+    assert job.status == COMPLETED
+    assert job.progress is None
+
+
+def test_a_callback_has_a_line_of_its_own(bench: Bench, standing: StandingClock) -> None:
+    seen = []
+
+    def work(result: Any = None) -> None:
+        job = local.getJob()
+        local.set_progress("of the callback" if job.is_callback else "of the job")
+        standing.move(seconds=1)
+        seen.append(bench.seen(job, lambda job: job.progress))
+
+    things.script["it"] = work
+    job = bench.held(things.act, "it")
+    callback = job.addCallback(Job(things.act, "it"))
+    bench.commit()
+
+    job()
+
+    assert seen == ["of the job", "of the callback"]
+    bench.begin()
+    assert callback.progress == "of the callback"
+    assert job.progress is None, "that of its callback took its place"
+
+
+def test_of_a_job_that_no_agent_holds_nothing_is_kept(bench: Bench) -> None:
+    job = run(bench, lambda: local.set_progress("here"), held=False)
+
+    assert not job.failed
+    assert job.progress is None
+
+
+def test_the_dispatcher_hands_the_line_over_when_it_tidies(bench: Bench) -> None:
+    one, two = bench.held(things.multiply, 1), bench.held(things.multiply, 2)
+    for token, job in enumerate((one, two)):
+        job.start(token)
+        job.note_progress(f"line {token}")
+    bench.commit()
+
+    assert bench.agent.take(one._place) is one
+    two.finish(4)
+    bench.agent.tidy(two._place, failed=False)
+    bench.commit()
+
+    assert (one.progress, two.progress) == ("line 0", "line 1")

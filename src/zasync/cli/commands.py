@@ -14,6 +14,7 @@ import click
 from zasync.cli.demo import demo
 from zasync.cli.errors import as_one_line
 from zasync.cli.health import health
+from zasync.cli.parked import parked
 from zasync.cli.put import put
 from zasync.cli.status import status
 from zasync.cli.version import version
@@ -61,5 +62,5 @@ def _let_import_from(directory: str) -> None:
         sys.path.insert(0, directory)
 
 
-for command in (demo, health, put, status, version, worker):
+for command in (demo, health, parked, put, status, version, worker):
     zasync.add_command(command)

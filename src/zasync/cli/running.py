@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -24,6 +25,8 @@ from zasync.cli.identity import worker_uuid
 from zasync.cli.signals import Requests
 from zasync.dispatcher import Dispatcher, pop
 from zasync.interfaces import IUUID, IDispatcherActivated
+
+Intervals = tuple[float, float]
 
 AGENT = "main"
 DEFAULT_SIZE = 3
@@ -98,13 +101,15 @@ def dispatching(
     size: int | None = None,
     poll_interval: float = 5.0,
     grace: float,
+    intervals: Intervals | None = None,
 ) -> Iterator[Running]:
     """Work the queues of `db`, whose URI says under which UUID; drained at the end of the block.
 
     Each of the queues has the agent 'main' then.  `size` None leaves the size of one that is
-    there as it is.
+    there as it is; `intervals` are seconds between two pings, and without a ping until death, with
+    None likewise.
     """
-    with worker_uuid(uri) as uuid, _main_agents(uuid, size):
+    with worker_uuid(uri) as uuid, _joining(uuid, size, intervals):
         zope.component.provideUtility(uuid, IUUID)
         configure.base()
         configure.provide_default_queue()
@@ -121,8 +126,8 @@ def dispatching(
 
 
 @contextmanager
-def _main_agents(uuid: Any, size: int | None) -> Iterator[None]:
-    """Give the dispatcher `uuid` its agent in each queue that it joins."""
+def _joining(uuid: Any, size: int | None, intervals: Intervals | None) -> Iterator[None]:
+    """Give the dispatcher `uuid` its agent and its intervals in each queue that it joins."""
 
     @zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]
     def joined(event: Any) -> None:
@@ -133,6 +138,9 @@ def _main_agents(uuid: Any, size: int | None) -> Iterator[None]:
             record[AGENT] = Agent(size=DEFAULT_SIZE if size is None else size)
         elif size is not None:
             record[AGENT].size = size
+        if intervals is not None:
+            ping, death = intervals
+            record.set_intervals(timedelta(seconds=ping), timedelta(seconds=death))
 
     zope.component.provideHandler(joined)
     try:

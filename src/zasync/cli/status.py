@@ -68,6 +68,7 @@ def _queue(name: str, queue: Any) -> Document:
         "active": sum(agent["held"] for agent in agents),
         "completed": sum(agent["succeeded"] + agent["failed"] for agent in agents),
         "failed": sum(agent["failed"] for agent in agents),
+        "parked": len(queue.parked),
         "quotas": [
             {"name": quota_name, "size": quota.size, "taken": len(quota)}
             for quota_name, quota in queue.quotas.items()
@@ -117,6 +118,11 @@ def _problems(queue: Document) -> list[str]:
         agent["size"] for each in running for agent in each["agents"]
     ):
         found.append(f"jobs wait in queue {name!r}, and no agent has a place for any")
+    if queue["parked"]:
+        found.append(
+            f"{queue['parked']} jobs of queue {name!r} are parked, since processes died under"
+            " them: see zasync parked"
+        )
     for each in queue["dispatchers"]:
         if each["overdue"] and each["state"] == "running":
             found.append(

@@ -13,11 +13,12 @@ from zasync.cli.child import FROZEN_AFTER
 from zasync.cli.children import Children
 from zasync.cli.errors import ExitCode, IdentityTaken, WorkerBroken
 from zasync.cli.opening import db_option, opened, prepare_queues
-from zasync.cli.running import END_OF_REACTOR, dispatching
+from zasync.cli.running import END_OF_REACTOR, Intervals, dispatching
 from zasync.cli.sharing import Shared
 from zasync.cli.signals import Requests, stop_requests
 from zasync.cli.supervision import Supervisors, supervised
 from zasync.dispatcher.dispatcher import GRACE
+from zasync.queue.registration import PING_DEATH_INTERVAL, PING_INTERVAL
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(message)s"
 
@@ -50,6 +51,18 @@ log = logging.getLogger("zasync.events")
     metavar="S",
     help="Replace a process of --processes that does nothing at all for S seconds (30; 0: never).",
 )
+@click.option(
+    "--ping-interval",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Say every S seconds that it lives (first: 15).",
+)
+@click.option(
+    "--death-interval",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Be taken for dead after S seconds without that (first: 60).",
+)
 @click.option("--until-input-ends", is_flag=True, hidden=True)
 @click.option("--heartbeat-to", type=int, hidden=True)
 @click.pass_obj
@@ -62,6 +75,8 @@ def worker(
     poll_interval: float,
     grace: float,
     frozen_after: float,
+    ping_interval: float | None,
+    death_interval: float | None,
     until_input_ends: bool,
     heartbeat_to: int | None,
 ) -> None:
@@ -73,18 +88,19 @@ def worker(
     Of several processes, one that dies is replaced.
     """
     _log_to_stderr(obj["debug"])
+    intervals = _intervals(ping_interval, death_interval)
     with stop_requests() as requests, supervised(heartbeat_to) as supervisors:
         if until_input_ends:
             requests.post_at_end_of_input()
         if processes == 1:
-            _work(uri, requests, supervisors, queues, size, poll_interval, grace)
+            _work(uri, requests, supervisors, queues, size, poll_interval, grace, intervals)
             return
         with Shared(uri, processes) as shared:
             with opened(shared.uri) as db:
                 prepare_queues(db, queues)
             with Children(
                 processes,
-                ["--db", shared.uri, *_options(queues, size, poll_interval)],
+                ["--db", shared.uri, *_options(queues, size, poll_interval, intervals)],
                 requests=requests,
                 source=uri,
                 grace=grace,
@@ -119,11 +135,29 @@ def _log_to_stderr(debug: bool) -> None:
         log.setLevel(logging.INFO)
 
 
-def _options(queues: tuple[str, ...], size: int | None, poll_interval: float) -> list[str]:
+def _intervals(ping: float | None, death: float | None) -> Intervals | None:
+    """Both, in seconds, as soon as one is given."""
+    if ping is None and death is None:
+        return None
+    ping = PING_INTERVAL.total_seconds() if ping is None else ping
+    death = PING_DEATH_INTERVAL.total_seconds() if death is None else death
+    if death <= ping:
+        raise click.UsageError(
+            f"the death interval ({death:g} s) must be longer than the ping interval ({ping:g} s)"
+        )
+    return ping, death
+
+
+def _options(
+    queues: tuple[str, ...], size: int | None, poll_interval: float, intervals: Intervals | None
+) -> list[str]:
     """How a child is told what we were told."""
     options = [word for name in queues for word in ("--queue", name)]
     if size is not None:
         options += ["--size", str(size)]
+    if intervals is not None:
+        ping, death = map(str, intervals)
+        options += ["--ping-interval", ping, "--death-interval", death]
     return [*options, "--poll-interval", str(poll_interval)]
 
 
@@ -135,6 +169,7 @@ def _work(
     size: int | None,
     poll_interval: float,
     grace: float,
+    intervals: Intervals | None,
 ) -> None:
     with opened(uri) as db:
         prepare_queues(db, queues)
@@ -146,6 +181,7 @@ def _work(
             size=size,
             poll_interval=poll_interval,
             grace=grace,
+            intervals=intervals,
         ) as running:
             supervisors.ready()
             while (reason := requests.wait()) is None:

@@ -23,12 +23,15 @@ from zasync.foundation.failpoints import reach
 from zasync.foundation.process import this_process
 from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
-from zasync.job import bookkeeping, two_databases
+from zasync.job import bookkeeping, crashes, two_databases
+from zasync.job.crashes import STOPPED
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
+from zasync.queue.registration import BATCH
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
 PRUNE_INTERVAL = 3600.0  # seconds
+SWEEP_AGAIN = 600.0  # seconds until jobs left behind that nobody could read are tried again
 RETRY_TWIN = 60.0  # seconds between two complaints about a twin
 
 
@@ -66,6 +69,7 @@ class Poller:
         self._pause = FIRST_PAUSE
         self._twin_reported: dict[str, float] = {}
         self._prune_at: dict[str, float] = {}
+        self._sweep_at: dict[tuple[str, int], float] = {}
 
     def poll(self, *, hurried: bool = False) -> float:
         """Do one poll; answers the seconds until the next one.
@@ -97,6 +101,7 @@ class Poller:
             # leaves a transaction behind that is to be ended like any other.
             self.manager.begin()
             plan = Plan(hurried)
+            self.memory.last_chance_held = self._holds_last_chance()
             for name, queue in self._queues():
                 self._work_queue(name, queue, plan, info)
             if plan.hurried and plan.can_wait():
@@ -111,6 +116,15 @@ class Poller:
         except BaseException:
             end(self.manager)
             raise
+
+    def _holds_last_chance(self) -> bool:
+        """Whether a job runs here that is parked if this process dies."""
+        return any(
+            tracked.last_chance and tracked.outcome is None
+            for pools in self.dispatcher.queues.values()
+            for pool in pools.values()
+            for tracked in pool.tracked.values()
+        )
 
     def _after_error(self, error: Exception) -> float:
         if classify(error, from_storage=True) is Trouble.OTHER:
@@ -148,6 +162,8 @@ class Poller:
             plan.urgent |= self._report(record)
         reach("poll.pinged")
         self._prune(name, queue, plan)
+        if not plan.hurried:
+            self._sweep(name, queue, plan)
         for agent_name, agent in list(record.items()):
             if IAgent.providedBy(agent):
                 self._work_agent(name, agent_name, agent, plan, info)
@@ -168,6 +184,20 @@ class Poller:
         """Note the sibling's signs of life; to clear it away is left to a poll that commits."""
         self.observer.is_dead(record)
         return False
+
+    def _sweep(self, name: str, queue: Any, plan: Plan) -> None:
+        """Hand back a batch of what dead dispatchers held; the next poll, soon, goes on."""
+        now = clock.monotonic()
+        for record in queue.dispatchers.left_behind():
+            key = (name, record.UUID.int)
+            if now < self._sweep_at.get(key, 0.0):
+                continue
+            plan.urgent = True
+            if record.hand_back(BATCH):
+                plan.due.append(clock.now().timestamp())
+                return
+            if record.left_behind:  # and none of it can be read here
+                self._sweep_at[key] = now + SWEEP_AGAIN
 
     def _prune(self, name: str, queue: Any, plan: Plan) -> None:
         """Now and then, forget the dispatchers that never came back."""
@@ -193,9 +223,13 @@ class Poller:
                     self.dispatcher.twins.add(name)
                 return None
             events.former_self_recovered(uuid, name)
-            record.deactivate()
+            record.deactivate(crashed=True, limit=0)
         elif name in self.joined:
             return record  # the ping will find it deactivated, and say so
+        if record.left_behind and record.hand_back(BATCH) == BATCH:
+            plan.urgent = True
+            plan.due.append(clock.now().timestamp())
+            return None  # go on with that first: what lies in our agents must be ours
         record.activate()
         self._enter(record)
         plan.joined.add(name)
@@ -250,13 +284,13 @@ class Poller:
                 continue
             tracked.looked_at = tracked.outcome is not None
             if tracked.outcome is not None:
-                self._tidy_one(agent, tracked, plan)
+                self._tidy_one(agent, pool, tracked, plan)
                 plan.tidied.append((pool, tracked))
         for job in agent.awaiting():
             if why_unreadable(job) is None and job.status == COMPLETED:
                 agent.jobCompleted(job)
 
-    def _tidy_one(self, agent: Any, tracked: Tracked, plan: Plan) -> None:
+    def _tidy_one(self, agent: Any, pool: Pool, tracked: Tracked, plan: Plan) -> None:
         outcome = tracked.outcome
         assert outcome is not None
         if outcome.ending is Ending.COMPLETED:
@@ -267,7 +301,9 @@ class Poller:
         elif outcome.ending in (Ending.WAITING, Ending.CALLBACKS):
             agent.await_others(tracked.place)
         elif outcome.ending is Ending.STOPPED:  # it has not come to an end, here and now
-            hand_back_one(agent.held_at(tracked.place), agent, agent.queue)
+            # If the process does not stop, it was a fault of ours, which must not go on for ever.
+            cause = STOPPED if pool.stop_signal.is_set() else None
+            hand_back_one(agent.held_at(tracked.place), agent, agent.queue, cause)
             plan.urgent = True
 
     def _recognise(self, agent: Any, pool: Pool, plan: Plan) -> None:
@@ -304,7 +340,11 @@ class Poller:
         key = (job.oid, connection.db().database_name)
         limit = job.run_limit
         tracked = Tracked(
-            key, job._token, job._place, limit=None if limit is None else limit.total_seconds()
+            key,
+            job._token,
+            job._place,
+            limit=None if limit is None else limit.total_seconds(),
+            last_chance=crashes.is_last_chance(job),
         )
         info = {
             "call": job.callable_name,  # with its arguments once a thread has loaded them

@@ -34,6 +34,7 @@ class Tracked:
     place: int  # its key in the agent
     running: bool = True  # in a thread, or on its way to one; else suspended
     outcome: Outcome | None = None
+    last_chance: bool = False  # is parked if the process dies under it
     looked_at: bool = False  # a poll has seen the outcome, and may have left it to the next one
     limit: float | None = None  # its run_limit in seconds
     since: float | None = None  # when a thread took it (monotonic); None: it waits for one

@@ -240,6 +240,12 @@ class Events:
             "the watch of dispatcher %s met %s; it goes on", uuid, _shown(error), exc_info=error
         )
 
+    def job_parked(self, evidence: str) -> None:
+        event_log.critical(
+            "%s\nFind out why, then put it back or discard it (zasync parked).",
+            printable(evidence),
+        )
+
     # dispatchers
 
     def dispatcher_activated(self, uuid: Any, reactor: Any) -> None:

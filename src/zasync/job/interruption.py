@@ -28,6 +28,7 @@ from zasync.job import (
     attempt,
     bookkeeping,
     by_hand,
+    crashes,
     decisions,
     performance,
     relations,
@@ -36,6 +37,8 @@ from zasync.job import (
 )
 from zasync.job.bookkeeping import adopt
 from zasync.job.states import Move
+
+PARKED = "parked"
 
 
 def handle_interrupt(job: Any) -> None:
@@ -56,6 +59,8 @@ def handle_interrupt(job: Any) -> None:
     decision = committed(_interrupt, job, by_hand, attempts, found, transaction_manager=manager)
     if found is not None and decision is None:
         two_databases.report(job, found)
+    elif decision is PARKED:
+        events.job_parked(job.result.getErrorMessage())
     elif decision is not None:
         events.interrupted(job, decision)
     if relations.has_result(job):
@@ -81,6 +86,7 @@ def _interrupt(job: Any, by_hand: bool, attempts: Any, found: two_databases.Foun
     if inner is not None:
         _wait_on(job, inner)
         return None
+    died = crashes.note(job, crashes.cause_of(job))
     decision = decisions.ask_policy(job, "interrupted")
     reach("recovery.interrupting")
     job.policy_changed()
@@ -89,6 +95,9 @@ def _interrupt(job: Any, by_hand: bool, attempts: Any, found: two_databases.Foun
         job.finish(Failure(AbortedError(f"{job!r} was interrupted")))
         adopt(job)
         return decision
+    if died and job._crash_count >= crashes.limit_of(job) and not crashes.is_repair(job):
+        _park(job)
+        return PARKED
     at_once = decision is True or decisions.is_first_in_line(decision)
     due = 0 if at_once else decisions.due_moment(decision)
     if not job.is_callback:
@@ -113,6 +122,15 @@ def _leave_to_others(job: Any, method: Any, error: UnresolvableError) -> None:
     later = clock.now() + attempt.UNRESOLVABLE_PAUSE
     manager = job._p_jar.transaction_manager
     committed(bookkeeping.put_resumption, queue, method, later, transaction_manager=manager)
+
+
+def _park(job: Any) -> None:
+    """End the job, since it may well be what kills the processes, and have its queue show it."""
+    queue = job.queue
+    job.finish(Failure(crashes.poison_error(job)))
+    adopt(job)
+    if queue is not None:
+        queue.parked.add(job)
 
 
 def _runs_again(job: Any) -> bool:

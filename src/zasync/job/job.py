@@ -38,7 +38,17 @@ from zasync.interfaces import (
     IRetryPolicy,
     TimeoutError,
 )
-from zasync.job import by_hand, callables, interruption, relations, retry, run, values
+from zasync.job import (
+    by_hand,
+    callables,
+    crashes,
+    interruption,
+    progress,
+    relations,
+    retry,
+    run,
+    values,
+)
 from zasync.job.callbacks import Chaining, Extras
 from zasync.job.states import Move
 
@@ -96,6 +106,11 @@ class Job(Chaining, Persistent):
     _extras: Extras | None = None
     _interrupted: tuple[tuple[int | None, tuple[str, ...]], ...] = ()  # token, other databases
     _own_commits = 0  # how often its code committed by itself
+    _interruption: crashes.Cause = None  # why its last run was interrupted
+    _crashes: tuple[dict[str, Any], ...] = ()  # the evidence of the last deaths under it
+    _crash_count = 0
+    _crash_limit: int | None = None
+    _progress: progress.Line | None = None  # the last line, once its agent has let go of it
 
     _v_args: values.WatchedList | None = None
     _v_kwargs: values.WatchedDict | None = None
@@ -423,6 +438,29 @@ class Job(Chaining, Persistent):
             self._policy._p_changed = True
 
     @property
+    def crash_limit(self) -> int | None:
+        """After how many deaths of its process the job is parked; None: as its queue says."""
+        return self._crash_limit
+
+    @crash_limit.setter
+    def crash_limit(self, limit: int | None) -> None:
+        self._crash_limit = None if limit is None else crashes.checked_limit(limit)
+
+    @property
+    def crashes(self) -> tuple[dict[str, Any], ...]:
+        """What is known of the last few deaths of its process, oldest first.
+
+        Each has `at` (aware datetime), `host`, `pid`, `dispatcher` (its UUID as text), `queue`,
+        `agent`, `progress`, `held` (how many jobs that dispatcher held) and `others` (oids).
+        """
+        return self._crashes
+
+    @property
+    def interrupted_cleanly(self) -> bool:
+        """Whether its last interruption was the clean stop of its dispatcher: nobody's fault."""
+        return self._interruption == crashes.STOPPED
+
+    @property
     def is_callback(self) -> bool:
         """Whether this job is a callback of another."""
         return relations.parent_job(self) is not None
@@ -451,6 +489,15 @@ class Job(Chaining, Persistent):
         if extras.annotations is None:
             extras.annotations = OOBTree()
         return extras.annotations
+
+    @property
+    def progress(self) -> str | None:
+        """What `zasync.local.set_progress` noted last in its present, or last, run; or None."""
+        return progress.progress_of(self)
+
+    def note_progress(self, text: str) -> None:
+        """Keep `text` as the line of progress of this run, without writing the job's record."""
+        progress.note_progress(self, text)
 
     def find_extras(self) -> Extras | None:
         """The extras if there are any; until its dispatcher tidies they may lie with its agent."""
@@ -538,6 +585,9 @@ class Job(Chaining, Persistent):
         self._token = token
         self._active_start = clock.now_micros()
         self._active_end = self._again = self._suspension = None
+        # A repair that is run again has yet to tell the callback that it ran why it was.
+        if self._interruption is not None and not crashes.is_repair(self):
+            self._interruption = None
 
     def finish(self, result: Any) -> None:
         """Set the result; without extras the job is COMPLETED at once.

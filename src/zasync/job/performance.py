@@ -158,14 +158,25 @@ def _was_left_behind(callback: Any, resuming: bool) -> bool:
     """Whether whatever ran `callback` is gone.
 
     One that was started by a job that continues callbacks is left to that job, whose own
-    interruption brings it here again, in another attempt.
+    interruption brings it here again, in another attempt; unless that job has ended, since the
+    callback had to wait for a Deferred or a coroutine.
     """
     if callback.status == NEW:  # for later
         return False
     runner, starter = _runner(), callback._starter
     if runner is None or starter is None:
         return resuming
-    return bool(starter[0] == runner[0] and starter[1] != runner[1])
+    if starter[0] == runner[0]:
+        return bool(starter[1] != runner[1])
+    return resuming and _has_ended(callback._p_jar, starter[0])
+
+
+def _has_ended(connection: Any, oid: int) -> bool:
+    """Whether the job `oid` goes on no more: it is completed, or forgotten already."""
+    try:
+        return bool(connection.get(oid.to_bytes(8, "big")).status == COMPLETED)
+    except KeyError:
+        return True
 
 
 def _run_callback(callback: Any, host: Host) -> Outcome:

@@ -17,6 +17,14 @@ def parent_job(job: Any) -> Any:
     return parent if IJob.providedBy(parent) else None
 
 
+def topmost(job: Any) -> Any:
+    """The job of which `job` is a callback, however indirectly; `job` itself if it is none."""
+    parent = parent_job(job)
+    while parent is not None:
+        job, parent = parent, parent_job(parent)
+    return job
+
+
 def awaited_by(job: Any) -> Iterator[Any]:
     """The jobs whose end `job` waits for, directly or not: its own awaited one, its parent ..."""
     todo, seen = [job], []

@@ -41,8 +41,8 @@ class RetryCommonFourTimes(Persistent):
 
     Transaction errors (conflicts): run again at once, up to five attempts in all.  The storage
     is disconnected: for ever, after waiting 5 s, 10 s, ... up to 60 s.  Interrupted: up to nine
-    times.  Other errors: not again.  `data` has the counts: 'conflicts', 'disconnects',
-    'interruptions'.  Subclasses set the limits, None for none.
+    times, not counting clean stops.  Other errors: not again.  `data` has the counts: 'conflicts',
+    'disconnects', 'interruptions'.  Subclasses set the limits, None for none.
     """
 
     conflict_limit: int | None = 4
@@ -83,6 +83,8 @@ class RetryCommonFourTimes(Persistent):
         attempts.pause(seconds)
 
     def interrupted(self) -> Decision:
+        if self.parent.interrupted_cleanly:  # however often a long job's machine is restarted
+            return True
         count = self.data.get("interruptions", 0) + 1
         self.data = {**self.data, "interruptions": count, "last_interruption": clock.now()}
         return self.interruption_limit is None or count <= self.interruption_limit

@@ -5,9 +5,15 @@ This is the public address of the stored classes, whatever file they lie in.
 """
 
 from zasync.queue.broadcast import Broadcast, BroadcastQueue, OnlyThere
+from zasync.queue.parked import Parked
 from zasync.queue.queue import ClaimMemory, Queue, Queues, getDefaultQueue
 from zasync.queue.quota import Quota, Quotas
-from zasync.queue.registration import DispatcherAgents, Dispatchers, LastPing, hand_back_one
+from zasync.queue.registration import (
+    DispatcherAgents,
+    Dispatchers,
+    LastPing,
+    hand_back_one,
+)
 from zasync.queue.waiting import Line, Waiting
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "LastPing",
     "Line",
     "OnlyThere",
+    "Parked",
     "Queue",
     "Queues",
     "Quota",
@@ -29,5 +36,5 @@ __all__ = [
 ]
 
 _stored: list[type] = [Queue, Queues, Quota, Quotas, DispatcherAgents, Dispatchers, LastPing]
-for _class in [*_stored, Line, Waiting]:
+for _class in [*_stored, Line, Parked, Waiting]:
     _class.__module__ = __name__

@@ -36,9 +36,10 @@ from zasync.interfaces import (
     TimeoutError,
     UnresolvableError,
 )
-from zasync.job import Job, relations
+from zasync.job import Job, crashes, relations
 from zasync.job.adapting import as_job
 from zasync.job.states import Move
+from zasync.queue.parked import Parked
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers
 from zasync.queue.waiting import LATER, Entry, Place, Waiting
@@ -56,6 +57,7 @@ class ClaimMemory:
     """What a dispatcher remembers between claims; lives in the process, not in the database."""
 
     def __init__(self) -> None:
+        self.last_chance_held = False  # a job that runs here is parked if this process dies again
         self.reported: set[Place] = set()
         self._missing: dict[Any, float] = {}  # code that is not here -> when to look again
 
@@ -86,11 +88,30 @@ class Queue(Persistent):
 
     parent: Any = None
     name: Any = None
+    _crash_limit = crashes.CRASH_LIMIT
+    _parked: Parked | None = None  # old queues have none until the first job is parked
 
     def __init__(self) -> None:
         self._waiting = Waiting()
         self.quotas = Quotas(self)
         self.dispatchers = Dispatchers(self)
+        self._parked = Parked(self)
+
+    @property
+    def parked(self) -> Parked:
+        """The jobs under which processes died too often."""
+        if self._parked is None:
+            self._parked = Parked(self)
+        return self._parked
+
+    @property
+    def crash_limit(self) -> int:
+        """After how many deaths of its process a job is parked, if it does not say itself (3)."""
+        return self._crash_limit
+
+    @crash_limit.setter
+    def crash_limit(self, limit: int) -> None:
+        self._crash_limit = crashes.checked_limit(limit)
 
     # Putting in
 
@@ -218,6 +239,9 @@ class Queue(Persistent):
             job = entry.job
             if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):
                 continue
+            last_chance = crashes.is_last_chance(job)
+            if last_chance and memory.last_chance_held:
+                continue  # two of them in one process, and the innocent would be parked too
             expired = job._deadline is not None and job._deadline < now
             has_code = self._has_code(entry, memory)
             if has_code and filter and not self._passes(filter, entry, memory):
@@ -234,6 +258,7 @@ class Queue(Persistent):
                 continue
             self._take_out(job)
             self.quotas.take_places(job)
+            memory.last_chance_held |= last_chance
             yield job
 
     def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:

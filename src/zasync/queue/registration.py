@@ -7,6 +7,7 @@ seconds; both only by that dispatcher, or by the sibling that finds it dead.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,12 +38,28 @@ from zasync.interfaces import (
     IDispatchers,
 )
 from zasync.job import bookkeeping, two_databases
+from zasync.job.crashes import OTHERS_NAMED, STOPPED, Cause
 
+BATCH = 100  # jobs of a dead dispatcher that are handed back in one transaction
 PING_INTERVAL = timedelta(seconds=15)
 PING_DEATH_INTERVAL = timedelta(seconds=60)
 PRUNE_AFTER = timedelta(days=DAYS_KEPT + 1)
 
 IsDead = Callable[[Any], bool]
+
+
+def check_intervals(ping: timedelta, death: timedelta) -> None:
+    """TypeError if one is no timedelta; ValueError if not positive, or if they do not fit."""
+    for span in (ping, death):
+        if not isinstance(span, timedelta):
+            raise TypeError(f"an interval of pings is a timedelta, not {span!r}")
+        if span <= timedelta():
+            raise ValueError(f"an interval of pings must be positive, not {span}")
+    if death <= ping:
+        raise ValueError(
+            f"ping_death_interval ({death}) must be longer than ping_interval ({ping}):"
+            " else a dispatcher is dead between two pings"
+        )
 
 
 class LastPing(Persistent):
@@ -65,9 +82,10 @@ class DispatcherAgents(ReadMapping):
     name: Any = None
     activated: datetime | None = None
     deactivated: datetime | None = None  # when it was last
-    ping_interval = PING_INTERVAL
-    ping_death_interval = PING_DEATH_INTERVAL
     databases: tuple[str, ...] = ()  # that its process has open, if these are several
+    _ping_interval: timedelta | None = None  # None: that of the queue
+    _ping_death_interval: timedelta | None = None
+    _left_by: Cause = None  # why jobs may lie here though it is not activated
     incarnation: int | None = None  # names the start of a process that activated it
     process: Any = None  # state of the ProcessIdentity that activated it
 
@@ -109,6 +127,39 @@ class DispatcherAgents(ReadMapping):
     # Living
 
     @property
+    def ping_interval(self) -> timedelta:
+        """How often the dispatcher pings; its queue says so unless this was set."""
+        return self._ping_interval or self._default("ping_interval", PING_INTERVAL)
+
+    @ping_interval.setter
+    def ping_interval(self, span: timedelta) -> None:
+        check_intervals(span, self.ping_death_interval)
+        self._ping_interval = span
+
+    @property
+    def ping_death_interval(self) -> timedelta:
+        """Without a ping for so long it is dead; its queue says so unless this was set."""
+        return self._ping_death_interval or self._default(
+            "ping_death_interval", PING_DEATH_INTERVAL
+        )
+
+    @ping_death_interval.setter
+    def ping_death_interval(self, span: timedelta) -> None:
+        check_intervals(self.ping_interval, span)
+        self._ping_death_interval = span
+
+    def set_intervals(self, ping: timedelta, death: timedelta) -> None:
+        """Set both intervals at once; one after the other might not fit."""
+        check_intervals(ping, death)
+        self._ping_interval, self._ping_death_interval = ping, death
+
+    def _default(self, name: str, without_queue: timedelta) -> timedelta:
+        span: timedelta = without_queue
+        if self.parent is not None:
+            span = getattr(self.parent.dispatchers, name)
+        return span
+
+    @property
     def dead(self) -> bool:
         """Whether it is activated and, by the wall clock, its last ping is too old.
 
@@ -130,11 +181,15 @@ class DispatcherAgents(ReadMapping):
         """Mark as working.  ValueError if it is already."""
         if self.activated:
             raise ValueError("UUID is already activated in this queue", self.UUID)
+        self.hand_back()  # what a sibling that did not have its code had to leave
         self._mark_activated()
         zope.event.notify(DispatcherActivated(self))
 
     def reactivate(self) -> None:
-        """Mark as working again.  ValueError if it is."""
+        """Mark as working again.  ValueError if it is.
+
+        Jobs that were not handed back yet are still run by this dispatcher, and stay with it.
+        """
         if self.activated:
             raise ValueError("UUID is already activated in this queue", self.UUID)
         self._mark_activated()
@@ -142,45 +197,93 @@ class DispatcherAgents(ReadMapping):
 
     def _mark_activated(self) -> None:
         self.activated = clock.now()
+        self._left_by = None
         self.ping()
-        self._hand_back_all()  # what a sibling that did not have its code had to leave
 
-    def deactivate(self) -> None:
-        """Mark as not working and hand back what its agents hold.  ValueError if it is not."""
+    def deactivate(self, *, crashed: bool = False, limit: int | None = None) -> None:
+        """Mark as not working and hand back what its agents hold.  ValueError if it is not.
+
+        `crashed` says that its process died: that counts against the jobs that were running.  Of
+        very many jobs at most `limit` are handed back now; `hand_back` goes on with the others.
+        """
         if not self.activated:
             raise ValueError("UUID is not activated in this queue", self.UUID)
         self.activated = None
         self.deactivated = clock.now()
         self.incarnation = None
-        self.last_ping.touch()  # a claim that we do not see yet must not be committed with this
-        self._hand_back_all()
+        self._left_by = self._evidence() if crashed else STOPPED
+        self.hand_back(limit)
         self.parent.dispatcher_left(self.UUID)
         zope.event.notify(DispatcherDeactivated(self))
 
-    def _hand_back_all(self) -> None:
+    def _evidence(self) -> dict[str, Any]:
+        """What is known of a death, in plain values; the jobs themselves are not loaded."""
+        process = {} if self.process is None else self.process
+        agents = list(self.values())
+        held = itertools.chain.from_iterable(agent.newest_first() for agent in agents)
+        return {
+            "at": clock.now(),
+            "host": process.get("host"),
+            "pid": process.get("pid"),
+            "dispatcher": str(self.UUID),
+            "queue": self.parent.name,
+            "held": sum(len(agent) for agent in agents),
+            # One more, since each job leaves itself out.
+            "others": tuple(_integer_oid(job) for job in itertools.islice(held, OTHERS_NAMED + 1)),
+        }
+
+    # Handing back
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether it is not activated and may hold jobs all the same."""
+        return self._left_by is not None
+
+    def hand_back(self, limit: int | None = None) -> int:
+        """Hand back what the agents hold, at most `limit` jobs (None: all); answers how many.
+
+        Jobs keep their order.  Those that cannot be read in this process are left until one comes
+        that can; `left_behind` says whether any are left.
+        """
+        self.last_ping.touch()  # conflicts with a claim that we do not see, and with other sweepers
+        count = 0
         for agent in self.values():
-            hand_back(agent, self.parent)
+            rest = None if limit is None else limit - count
+            count += hand_back(agent, self.parent, self._left_by, rest)
+        if self._left_by is not None and not any(len(agent) for agent in self.values()):
+            self._left_by = None
+        return count
 
 
-def hand_back(agent: Any, queue: Any) -> None:
-    """Take all jobs out of `agent`, so that they keep their order, and see to each of them."""
-    for job in reversed(list(agent)):
-        hand_back_one(job, agent, queue)
-        reach("recovery.handed_back")
+def hand_back(agent: Any, queue: Any, cause: Cause = None, limit: int | None = None) -> int:
+    """Take up to `limit` jobs out of `agent` and see to each of them; answers how many.
+
+    The newest come first: since each goes first in line, all keep their order.  `cause` is why.
+    """
+    if isinstance(cause, dict):
+        cause = {**cause, "agent": agent.name}
+    count = 0
+    for job in agent.newest_first():
+        if count == limit:
+            break
+        if hand_back_one(job, agent, queue, cause):
+            count += 1
+            reach("recovery.handed_back")
+    return count
 
 
-def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
-    """Take `job` out of `agent`, and do with it what its status asks for.
+def hand_back_one(job: Any, agent: Any, queue: Any, cause: Cause = None) -> bool:
+    """Take `job` out of `agent`, and do with it what its status asks for; `cause` is why.
 
-    One that cannot be read in this process is left until one comes that can.
+    One that cannot be read in this process is left until one comes that can: then False.
     """
     error = why_unreadable(job)
     if error is not None:
         events.job_unreadable(f"agent {agent.name!r} of queue {queue.name!r}", error)
-        return
+        return False
     if job.status == COMPLETED:
         agent.jobCompleted(job)
-        return
+        return True
     databases = getattr(agent.parent, "databases", ())
     agent.let_go(job)
     job.parent = queue
@@ -190,16 +293,42 @@ def hand_back_one(job: Any, agent: Any, queue: Any) -> None:
         bookkeeping.put_again(job, queue)
     elif job.status == ACTIVE:
         two_databases.note_interruption(job, databases)
+        job._interruption = cause
         job._token = None  # whatever still runs it commits nothing more
         bookkeeping.put_resumption(queue, job.handleInterrupt)
     elif job.status == CALLBACKS:
         two_databases.note_interruption(job, databases)
+        job._interruption = cause
         bookkeeping.put_resumption(queue, job.resumeCallbacks)
+    return True
 
 
 @zope.interface.implementer(IDispatchers)
 class Dispatchers(ReadMapping):
     """The dispatchers of one queue by UUID."""
+
+    _ping_interval = PING_INTERVAL
+    _ping_death_interval = PING_DEATH_INTERVAL
+
+    @property
+    def ping_interval(self) -> timedelta:
+        """How often dispatchers ping whose record does not say."""
+        return self._ping_interval
+
+    @ping_interval.setter
+    def ping_interval(self, span: timedelta) -> None:
+        check_intervals(span, self._ping_death_interval)
+        self._ping_interval = span
+
+    @property
+    def ping_death_interval(self) -> timedelta:
+        """After which time without a ping dispatchers are dead whose record does not say."""
+        return self._ping_death_interval
+
+    @ping_death_interval.setter
+    def ping_death_interval(self, span: timedelta) -> None:
+        check_intervals(self._ping_interval, span)
+        self._ping_death_interval = span
 
     def __init__(self, parent: Any) -> None:
         super().__init__()
@@ -249,8 +378,9 @@ class Dispatchers(ReadMapping):
     def ping(self, uuid: UUID, is_dead: IsDead | None = None) -> None:
         """Say that `uuid` lives, if it is time to, and deactivate its next sibling if dead.
 
-        A running dispatcher gives `is_dead(record)`, with which it judges all its siblings; by
-        default it is the record's own `dead`.
+        A running dispatcher gives `is_dead(record)`, with which it judges all its siblings, and
+        hands back in batches what they held; by default it is the record's own `dead`, and all is
+        handed back at once.
         """
         record: DispatcherAgents = self[uuid]
         now = clock.now()
@@ -265,7 +395,11 @@ class Dispatchers(ReadMapping):
             if (is_dead or _looks_dead)(sibling):
                 events.sibling_is_dead(sibling.UUID, self.parent.name)
                 reach("recovery.found_dead")
-                sibling.deactivate()
+                sibling.deactivate(crashed=True, limit=None if is_dead is None else 0)
+
+    def left_behind(self) -> list[DispatcherAgents]:
+        """The records that are not activated and may hold jobs all the same."""
+        return [record for record in self.values() if record.left_behind]
 
     def _active_after(self, uuid: UUID) -> list[DispatcherAgents]:
         """The other activated dispatchers, in the order of the ring, from the next one on."""
@@ -279,6 +413,10 @@ class Dispatchers(ReadMapping):
         if len(active) < 2 or uuid not in active:
             return None
         return active.index(uuid), len(active)
+
+
+def _integer_oid(job: Any) -> int:
+    return int.from_bytes(job._p_oid or b"", "big")
 
 
 def _looks_dead(record: DispatcherAgents) -> bool:

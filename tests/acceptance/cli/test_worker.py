@@ -4,6 +4,7 @@
 import json
 import signal
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -86,6 +87,21 @@ def test_a_worker_keeps_its_uuid_and_sets_the_size_of_its_agent_if_told(desk: De
     with root_of(str(desk.path("Data.fs"))) as root:
         (record,) = root[KEY][""].dispatchers.values()
         assert record["main"].size == 7
+
+
+def test_a_worker_sets_its_intervals_if_told(desk: Desk) -> None:
+    for options in (["--ping-interval", 5, "--death-interval", 90], []):
+        with desk.started("worker", "--db", "Data.fs", *options) as worker:
+            worker.says(WORKS)
+            worker.signal()
+            assert worker.ends() == 0
+    with root_of(str(desk.path("Data.fs"))) as root:
+        (record,) = root[KEY][""].dispatchers.values()
+        assert record.ping_interval == timedelta(seconds=5)
+        assert record.ping_death_interval == timedelta(seconds=90)
+    refused = desk.run("worker", "--db", "Data.fs", "--ping-interval", 60)
+    assert refused.returncode != 0
+    assert "must be longer than the ping interval" in refused.stderr
 
 
 def test_a_worker_works_only_the_queues_that_are_named(desk: Desk) -> None:

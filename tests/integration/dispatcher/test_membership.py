@@ -138,6 +138,7 @@ def test_a_living_sibling_is_left_alone_whatever_the_clocks_say(site: Site) -> N
 
         def backdate() -> None:
             record = site.queue.dispatchers[one.uuid]
+            record.ping_death_interval = timedelta(hours=2)
             record.ping_interval = timedelta(hours=1)  # so that this stays
             record.last_ping.value -= timedelta(days=1)
 

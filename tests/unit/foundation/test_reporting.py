@@ -66,6 +66,7 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
     ),
     ("oid_taken", (JOB, 17), {"events": CRITICAL}, ["mul(3, 4)", "17", "by hand"]),
     ("database_missing", (TROUBLE,), {"events": ERROR}, ["went wrong"]),
+    ("job_parked", (TEXT,), {"events": CRITICAL}, ["job 17", "zasync parked"]),
     ("dispatcher_activated", (UUID_, object()), {"events": INFO}, [str(UUID_)]),
     ("dispatcher_deactivated", (UUID_,), {"events": INFO}, [str(UUID_)]),
     ("dispatcher_registered", (UUID_, "mail"), {"events": INFO}, [str(UUID_), "'mail'"]),

@@ -524,9 +524,47 @@ def test_a_callback_that_a_repair_has_suspended_is_not_interrupted_by_its_own_co
     assert (slow.result, job.status, repair.status) == ("fired", COMPLETED, COMPLETED)
 
 
+def test_a_callback_that_a_repair_has_suspended_is_resumed_after_a_death(bench: Bench) -> None:
+    """The repair itself has ended, so nobody but the next one can see to it."""
+    job = bench.stored(multiply, 1)
+    slow = job.addCallback(called("slow", Script(lambda result: Deferred(), "again")))
+    bench.commit()
+    job._status = CALLBACKS
+    job._parent = bench.queue
+    repair = bench.queue.put(Job(job.resumeCallbacks))
+    bench.commit()
+    assert bench.agent is not None
+    bench.work()
+    assert (repair.status, slow.status, job.agent) == (COMPLETED, ACTIVE, bench.agent)
+
+    bench.restart()
+    bench.work()
+
+    bench.begin()
+    job, slow = (bench.connection.get(each._p_oid) for each in (job, slow))
+    assert names() == ["slow", "slow"]
+    assert (slow.result, job.status) == ("again", COMPLETED)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_callback_whose_starter_is_no_more_is_resumed(bench: Bench, gone: bool) -> None:
+    job = half_done(bench)
+    starter = bench.stored(multiply, 1)
+    starter()
+    job.callbacks[1]._starter = (4242 if gone else starter.oid, 1)
+    bench.queue.put(Job(job.resumeCallbacks))
+    bench.commit()
+
+    bench.work()
+
+    assert names() == ["done", "active", "active", "waiting"]
+    assert job.status == COMPLETED
+
+
 def test_a_callback_that_another_job_runs_is_left_to_that(bench: Bench) -> None:
     job = half_done(bench)
-    job.callbacks[1]._starter = (4242, 1)
+    other = bench.stored(multiply, 1)
+    job.callbacks[1]._starter = (other.oid, 1)
     bench.commit()
     bench.queue.put(Job(job.resumeCallbacks))
     bench.commit()

@@ -88,6 +88,7 @@ def test_stored_classes_have_the_addresses_that_databases_know() -> None:
         "zasync.queue.LastPing",
         "zasync.queue.Line",
         "zasync.queue.OnlyThere",
+        "zasync.queue.Parked",
         "zasync.queue.Queue",
         "zasync.queue.Queues",
         "zasync.queue.Quota",

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 import zope.component
+from ZODB.POSException import ConflictError
 from zope.interface.interfaces import IObjectEvent
 from zope.interface.verify import verifyObject
 
@@ -269,6 +270,7 @@ def test_without_a_ping_the_activation_counts(view: View, standing_clock: Standi
 
 def test_intervals_can_be_set(view: View, standing_clock: StandingClock) -> None:
     record = view.dispatcher(FIRST)
+    record.ping_interval = timedelta(seconds=2)
     record.ping_death_interval = timedelta(seconds=5)
     standing_clock.move(seconds=6)
     assert record.dead
@@ -559,3 +561,100 @@ def test_a_dispatcher_whose_agent_holds_a_job_is_not_forgotten(
     agent.adopt(Job(operator.mul, 2, 3))
     standing_clock.move(days=30)
     assert view.queue.dispatchers.prune() == []
+
+
+# Intervals
+
+
+def test_the_queue_says_how_often_its_dispatchers_ping(view: View) -> None:
+    record, own = view.dispatcher(FIRST), view.dispatcher(SECOND)
+    own.ping_death_interval = timedelta(hours=1)
+    own.ping_interval = timedelta(minutes=1)
+    dispatchers = view.queue.dispatchers
+    dispatchers.ping_death_interval = timedelta(minutes=10)
+    dispatchers.ping_interval = timedelta(minutes=2)
+
+    assert record.ping_interval == timedelta(minutes=2)
+    assert record.ping_death_interval == timedelta(minutes=10)
+    assert own.ping_interval == timedelta(minutes=1)
+    assert own.ping_death_interval == timedelta(hours=1)
+    record.deactivate()
+    dispatchers.unregister(FIRST)
+    assert record.ping_interval == timedelta(seconds=15)
+
+
+@pytest.mark.parametrize("of", ["queue", "record"])
+@pytest.mark.parametrize(
+    ("name", "span", "error"),
+    [
+        ("ping_interval", timedelta(), ValueError),
+        ("ping_interval", timedelta(seconds=-1), ValueError),
+        ("ping_interval", timedelta(seconds=60), ValueError),
+        ("ping_death_interval", timedelta(seconds=15), ValueError),
+        ("ping_interval", 5, TypeError),
+        ("ping_death_interval", None, TypeError),
+    ],
+)
+def test_intervals_that_cannot_be_are_refused(
+    view: View, of: str, name: str, span: Any, error: type[Exception]
+) -> None:
+    thing = view.queue.dispatchers if of == "queue" else view.dispatcher(FIRST)
+    with pytest.raises(error, match="interval"):
+        setattr(thing, name, span)
+    assert getattr(thing, name) in (timedelta(seconds=15), timedelta(seconds=60))
+
+
+def test_both_intervals_can_be_set_at_once(view: View) -> None:
+    record = view.dispatcher(FIRST)
+    record.set_intervals(timedelta(minutes=5), timedelta(minutes=20))
+    assert record.ping_interval == timedelta(minutes=5)
+    assert record.ping_death_interval == timedelta(minutes=20)
+    with pytest.raises(ValueError, match="must be longer"):
+        record.set_intervals(timedelta(minutes=5), timedelta(minutes=5))
+
+
+# In batches
+
+
+def test_a_deactivation_may_leave_jobs_for_later(view: View) -> None:
+    record = view.dispatcher(FIRST, size=9)
+    record["other"] = Agent(size=2)
+    view.put(*range(7))
+    list(record["main"].claim_jobs(5))
+    list(record["other"].claim_jobs(2))
+    record.deactivate(crashed=True, limit=4)
+    assert record.left_behind
+    assert view.queue.dispatchers.left_behind() == [record]
+    assert (len(record["main"]), len(record["other"])) == (1, 2)
+    assert record.hand_back(2) == 2
+    assert record.hand_back(2) == 1
+    assert not record.left_behind
+    assert len(view.queue) == 7
+    assert record.hand_back(2) == 0
+
+
+def test_a_dispatcher_with_jobs_left_behind_is_not_forgotten(
+    view: View, standing_clock: StandingClock
+) -> None:
+    record = view.dispatcher(FIRST)
+    view.put(1)
+    record["main"].claimJob()
+    record.deactivate(crashed=True, limit=0)
+    standing_clock.move(days=30)
+    assert view.queue.dispatchers.prune() == []
+    record.hand_back()
+    assert view.queue.dispatchers.prune() == [FIRST]
+
+
+def test_who_hands_back_conflicts_with_who_comes_back(view: View, open_view: Any) -> None:
+    record = view.dispatcher(FIRST)
+    view.put(1)
+    record["main"].claimJob()
+    record.deactivate(crashed=True, limit=0)
+    view.commit()
+    other = open_view()
+    other.queue.dispatchers[FIRST].hand_back()
+    record.reactivate()
+    view.commit()
+    with pytest.raises(ConflictError):
+        other.commit()
