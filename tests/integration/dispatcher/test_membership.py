@@ -206,7 +206,7 @@ def test_a_twin_is_known_for_one_as_soon_as_its_ping_changes(site: Site) -> None
         assert not twin.dispatcher.twins, "it may be what we left behind when we were killed"
 
         def hasten() -> None:
-            site.queue.dispatchers[name].ping_interval = timedelta(0)
+            site.queue.dispatchers[name].ping_interval = timedelta.resolution
 
         site.commit(hasten)
         site.put(Job(jobs.note, 1))  # makes the other poll

@@ -19,6 +19,7 @@ from tests.support.faulty import AFTER_FINISH
 from tests.unit.job import things
 from zasync.dispatcher import Dispatcher, pop
 from zasync.dispatcher.polling import Poller
+from zasync.foundation import clock
 from zasync.interfaces import ACTIVE, COMPLETED, AbortedError, ReassignedError
 from zasync.job import Job, NeverRetry
 
@@ -31,7 +32,9 @@ def poller(bench: Bench) -> Iterator[Callable[[UUID], Poller]]:
     made: list[Poller] = []
 
     def make(uuid: UUID) -> Poller:
-        made.append(Poller(Dispatcher(bench.db, reactor=object(), uuid=uuid), 100 + len(made)))
+        dispatcher = Dispatcher(bench.db, reactor=object(), uuid=uuid)
+        dispatcher.activated = clock.now()
+        made.append(Poller(dispatcher, 100 + len(made)))
         return made[-1]
 
     yield make

@@ -54,9 +54,9 @@ import os, sys
 from zasync.cli.identity import worker_uuid
 with worker_uuid("Data.fs") as uuid:
     if os.fork() == 0:
+        print(uuid, flush=True)  # by the child, which has let go by then
         sys.stdin.read()
         os._exit(0)
-    print(uuid, flush=True)
     os.wait()
 """
 

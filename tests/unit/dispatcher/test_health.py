@@ -15,7 +15,7 @@ from tests.support.bench import Bench
 from tests.support.clocks import StandingClock
 from zasync.dispatcher.health import EXIT_CODES, survey
 from zasync.foundation import clock
-from zasync.interfaces import KEY
+from zasync.interfaces import KEY, PoisonError
 from zasync.job import Job
 
 pytestmark = pytest.mark.usefixtures("standing_clock")
@@ -195,5 +195,7 @@ def test_jobs_that_run_for_too_long_are_told_as_their_dispatcher_says(
 
 
 def test_parked_jobs_are_told(bench: Bench) -> None:
-    bench.queue.parked = ["a job"]
+    job = bench.stored(abs, 1)
+    job.fail(PoisonError("died three times"))
+    bench.queue.parked.add(job)
     assert [problem["kind"] for problem in survey(bench.root)["problems"]] == ["parked"]

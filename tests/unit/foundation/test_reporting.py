@@ -86,6 +86,15 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
         {"events": ERROR},
         ["process 2", "what went wrong", "0.5 s"],
     ),
+    ("notices_unavailable", ("main",), {"events": INFO}, ["'main'", "psycopg2", "polls"]),
+    ("notices_lost", ("main", OSError("gone"), 0.5), {"events": WARNING}, ["'main'", "0.5 s"]),
+    ("notices_back", ("main",), {"events": INFO}, ["'main'", "back"]),
+    (
+        "storage_forgets",
+        ("sqlite:///", "synchronous off"),
+        {"events": WARNING},
+        ["sqlite:///", "synchronous off", "full"],
+    ),
     (
         "worker_process_frozen",
         (2, 77, 31.0),

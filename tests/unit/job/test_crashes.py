@@ -576,6 +576,7 @@ def test_states_of_a_life_are_not_copied() -> None:
         "_failure_log_level",
         "_only_for",
         "_crash_limit",
+        "_run_limit",
     }
     stored = {name for name in known if not callable(getattr(Job, name)) and name[1:3] != "v_"}
     stored -= {name for name in stored if name.startswith(("_p_", "_abc"))}
