@@ -109,11 +109,11 @@ class Reactor:
 class Coroutines(CoroutineLoop):
     """Drives each coroutine in a task, instead of in an event loop of real time."""
 
-    def __init__(self, db: Any) -> None:
-        super().__init__(db)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._running = 0
 
-    def run(self, coroutine: Any, surroundings: Any, done: Any) -> None:
+    def run(self, coroutine: Any, surroundings: Any, done: Any, *_: Any) -> None:
         world = db_world(self._db)
         world.here().start("coroutine", lambda: self._drive(world, coroutine, surroundings, done))
 
@@ -201,8 +201,8 @@ class Node:
         )
 
     def pools(self) -> list[Any]:
-        dispatcher = self.dispatcher
-        return [] if dispatcher is None else dispatcher._all_pools()
+        queues = {} if self.dispatcher is None else self.dispatcher.queues
+        return [pool for pools in queues.values() for pool in pools.values()]
 
     def __repr__(self) -> str:
         return self.name
