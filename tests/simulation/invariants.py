@@ -101,7 +101,7 @@ def violations(root: Any) -> list[str]:
         found += _check_held(places.jobs[oid], agents, places)
     for record in queue.dispatchers.values():
         for agent in record.values():
-            if not record.activated and len(agent):
+            if not record.activated and len(agent) and not record.left_behind:
                 found.append(f"I8 agent of {record.UUID}, not activated, holds {len(agent)} jobs")
     counted = 0
     for entry in root[jobs.LEDGER].values():
