@@ -39,7 +39,7 @@ DEV := $(VENV)/.installed-dev
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit covered docs bench teeth format
+.PHONY: help demo test lint types layers unit covered docs bench teeth format simulate
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
 
@@ -54,6 +54,7 @@ help:
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
 	@echo "make teeth             which test catches which seeded bug"
 	@echo "make bench             what a job costs, and how soon it starts"
+	@echo "make simulate [ARGS=...]  histories of several nodes with faults, in virtual time"
 	@echo "make docs              the documentation, into docs/_build/html"
 
 demo: $(CORE)
@@ -84,6 +85,9 @@ bench: $(DEV)
 
 teeth: $(DEV)
 	$(RUN) tests.teeth
+
+simulate: $(DEV)
+	PYTHONPATH=. $(RUN) tests.simulation $(ARGS)
 
 docs: $(DEV)
 	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html

@@ -104,6 +104,7 @@ class Poller:
             self.memory.last_chance_held = self._holds_last_chance()
             for name, queue in self._queues():
                 self._work_queue(name, queue, plan, info)
+            self._forget_gone(plan)
             if plan.hurried and plan.can_wait():
                 plan.tidied.clear()
                 self.manager.abort()
@@ -211,7 +212,8 @@ class Poller:
         """Our record in the queue, activated by us; None if the queue is left to a twin."""
         uuid = self.dispatcher.UUID
         record = queue.dispatchers.get(uuid)
-        if record is None:
+        is_new = record is None
+        if is_new:
             record = queue.dispatchers.register(uuid)
             events.dispatcher_registered(uuid, name)
         if record.activated and record.incarnation == self.incarnation:
@@ -224,7 +226,7 @@ class Poller:
                 return None
             events.former_self_recovered(uuid, name)
             record.deactivate(crashed=True, limit=0)
-        elif name in self.joined:
+        elif name in self.joined and not is_new:  # a new one needs to be given its agents
             return record  # the ping will find it deactivated, and say so
         if record.left_behind and record.hand_back(BATCH) == BATCH:
             plan.urgent = True
@@ -278,17 +280,29 @@ class Poller:
         reach("poll.tidying")
         held = {place: integer_oid(job) for place, job in agent.held()}
         for tracked in list(pool.tracked.values()):
+            # Said of all: one that is not looked at has the next poll follow at once.
+            tracked.looked_at = tracked.outcome is not None
             if held.get(tracked.place) != tracked.key[0]:  # others took it out
                 if tracked.outcome is not None:
                     plan.tidied.append((pool, tracked))
                 continue
-            tracked.looked_at = tracked.outcome is not None
             if tracked.outcome is not None:
                 self._tidy_one(agent, pool, tracked, plan)
                 plan.tidied.append((pool, tracked))
         for job in agent.awaiting():
             if why_unreadable(job) is None and job.status == COMPLETED:
                 agent.jobCompleted(job)
+
+    def _forget_gone(self, plan: Plan) -> None:
+        """Forget what has ended of agents that are gone, or are a twin's: others see to that."""
+        for pools in list(self.dispatcher.queues.values()):
+            for pool in list(pools.values()):
+                if (pool.queue_name, pool.agent_name) in plan.sizes:
+                    continue
+                for tracked in list(pool.tracked.values()):
+                    tracked.looked_at = tracked.outcome is not None
+                    if tracked.looked_at:
+                        plan.tidied.append((pool, tracked))
 
     def _tidy_one(self, agent: Any, pool: Pool, tracked: Tracked, plan: Plan) -> None:
         outcome = tracked.outcome

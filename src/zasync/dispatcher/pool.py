@@ -73,6 +73,7 @@ class Pool:
         self._last_end = clock.monotonic()
         self._pace = 1.0  # seconds from one end of a job to the next, smoothed
         self._free = 0  # threads that wait for a task, less the tasks that wait for a thread
+        self._leaving = 0  # threads that are told to end, once they have done what they do
 
     # Threads
 
@@ -84,8 +85,9 @@ class Pool:
         """
         with self._lock:
             change, self.size = size - self.size, size
-            surplus = len(self.threads) - size
+            surplus = len(self.threads) - self._leaving - size
             for _ in range(surplus):
+                self._leaving += 1
                 self._free -= 1
                 self._inbox.put(None)
         if change:
@@ -95,7 +97,7 @@ class Pool:
     def submit(self, task: Task) -> None:
         """Have a thread do `task(connection)`.  Called in any thread."""
         with self._lock:
-            if self._free <= 0 and len(self.threads) < max(self.size, 1):
+            if self._free <= 0 and len(self.threads) - self._leaving < max(self.size, 1):
                 self._start_thread()
             self._free -= 1
             self._inbox.put(task)
@@ -121,6 +123,8 @@ class Pool:
                 contextvars.copy_context().run(self._do, task, connection)
                 with self._lock:
                     self._free += 1
+            with self._lock:
+                self._leaving -= 1
         except attempts.Stopped:
             pass  # the storage is away, and so will this process soon be
         finally:

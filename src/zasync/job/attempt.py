@@ -46,6 +46,9 @@ def attempt(run: Run) -> Outcome | Step:
         begin(run)
         if job._interrupted:
             return follow(run)
+        if job.awaited is not None:  # what an earlier attempt committed, and could not see yet
+            attempts.end(run.manager)
+            return Outcome(Ending.WAITING)
         callable, args, kwargs = prepare(run)
     except UnresolvableError as error:
         attempts.end(run.manager)
@@ -369,6 +372,8 @@ def settle_failure(run: Run, failure: Failure) -> Outcome:
     if found is not None:
         return take_over(run, found)
     outcome: Outcome = _settle_for_sure(run, _write_failure, failure)
+    if run.job.awaited is not None:  # what was committed is what an earlier attempt had answered
+        return Outcome(Ending.WAITING)
     run.job.report_end()
     return outcome
 
@@ -388,6 +393,8 @@ def _settle_for_sure(run: Run, write: Callable[..., Any], *args: Any) -> Any:
 
 def _write_failure(run: Run, failure: Failure) -> Outcome:
     run.check_owned()
+    if run.job.awaited is not None:
+        return Outcome(Ending.WAITING)
     _remember(run)
     outcome = _finish(run.job, failure)
     reach("run.failing")
