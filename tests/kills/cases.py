@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""One case of the kill grid: jobs in a queue of their own, a death, who goes on, what is true then."""
+"""One case of the kill grid: jobs in a queue of their own, a death, who goes on, and the checks."""
 
 from __future__ import annotations
 

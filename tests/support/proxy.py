@@ -107,11 +107,11 @@ def zeo_call(name: str) -> Callable[[bytes], Answers | None]:
 
 
 def postgres_query(text: str) -> Callable[[bytes], Answers | None]:
-    """Recognise queries that hold `text`; they are answered by 'ready for query'."""
+    """Recognise the simple query `text`; it is answered by 'ready for query'."""
     wanted = text.encode().lower()
 
     def recognise(frame: bytes) -> Answers | None:
-        if frame[:1] not in (b"Q", b"P", b"B") or wanted not in frame.lower():
+        if frame[:1] != b"Q" or frame[5:].strip(b"\0; ").lower() != wanted:
             return None
         return lambda reply: reply[:1] == b"Z"
 
