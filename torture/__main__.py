@@ -222,7 +222,7 @@ def main() -> int:
     told = options().parse_args()
     console = Console(width=110)
     directory = told.keep or Path(tempfile.mkdtemp(prefix="torture-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=not told.keep)  # lines of another run would mislead
     try:
         result = Run(told, directory, console).carry_out()
     except Unavailable as reason:

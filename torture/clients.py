@@ -155,7 +155,7 @@ class Client:
         """What was not acknowledged is put again, as another order."""
         yield order
         number = 2
-        while not self._stopped.wait(0.1):
+        while not self._stopped.wait(0.5):
             yield order.renamed(f"~{number}")
             number += 1
 

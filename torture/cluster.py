@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -102,6 +103,9 @@ class Node:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            self._signal(signal.SIGUSR1)  # the stacks of its threads go to its log
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
             self.process.kill()
             self.process.wait()
             return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import logging
@@ -187,6 +188,7 @@ class OffsetClock(clock.Clock):
 def main(argv: list[str] | None = None) -> None:
     told = options().parse_args(argv)
     _die_with_parent()
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, for whoever reads its log
     if told.nursery:
         nurse()
     elif told.call:
@@ -222,9 +224,8 @@ def work(told: argparse.Namespace) -> None:
     )
     CleanEnd(dispatcher).install()
     dispatcher.thread.start()
-    while dispatcher.thread.is_alive():
-        dispatcher.thread.join(1.0)
-    threading.Event().wait()  # for the signal that ends the process
+    while True:  # until the signal that ends the process; one can come just before a long sleep
+        time.sleep(0.5)
 
 
 def _joined(told: argparse.Namespace) -> Callable[[Any], None]:
