@@ -37,6 +37,7 @@ def install(root: Any) -> None:
     """Make the stored objects of the application, and the queue.  Does not commit."""
     queues = root["zasync"] = Queues()
     queue = queues[""] = Queue()
+    queue.crash_limit = 1000  # processes do not die of these jobs, however often they do under them
     queue.quotas.create(QUOTA, size=PLACES)
     stored = root[ROOT] = OOBTree()
     for name in ("jobs", "applied", "called", "concluded", "gauge"):
