@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import random
 import shutil
 import sys
@@ -223,6 +224,7 @@ def main() -> int:
     console = Console(width=110)
     directory = told.keep or Path(tempfile.mkdtemp(prefix="torture-"))
     directory.mkdir(parents=True, exist_ok=not told.keep)  # lines of another run would mislead
+    logging.basicConfig(filename=directory / "torture.log", level=logging.INFO)
     try:
         result = Run(told, directory, console).carry_out()
     except Unavailable as reason:
