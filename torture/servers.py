@@ -178,6 +178,8 @@ class Postgres(Backend):
                     str(self._programs / "postgres"),
                     *("-D", str(self._data), "-p", str(self._port), "-k", str(self._data.parent)),
                     *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+                    # Only processes are killed here; what they wrote is safe with the system.
+                    *("-c", "fsync=off"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
