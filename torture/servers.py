@@ -3,19 +3,13 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import resource
-import shutil
-import signal
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.postgres import NoPostgres, PostgresServer
 from tests.support.proxy import PostgresFrames, Proxy, postgres_query, zeo_call
 from tests.support.zeo import ZeoServer
-from zasync.foundation import platform
 
 STORAGES = ("zeo", "sqlite", "postgresql")
 
@@ -54,9 +48,6 @@ class Backend:
 
     def kill(self) -> None:
         """End it like a crash does."""
-
-    def is_running(self) -> bool:
-        return True
 
     def proxy(self, name: str) -> Proxy | None:
         """A network of its own for one client, or None where there is no network."""
@@ -103,9 +94,6 @@ class Zeo(Backend):
     def kill(self) -> None:
         self._server.kill()
 
-    def is_running(self) -> bool:
-        return self._server.is_running()
-
     def proxy(self, name: str) -> Proxy:
         address = self._server.address
         return Proxy(address, directory=Path(address).parent, name=name)
@@ -142,109 +130,38 @@ class Sqlite(Backend):
 
 
 class Postgres(Backend):
-    """RelStorage on a PostgreSQL of its own, run as a user that may run it."""
+    """RelStorage on a PostgreSQL of its own."""
 
     kind = "postgresql"
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-        if not found:
-            raise Unavailable("there is no PostgreSQL in /usr/lib/postgresql")
         try:
-            import psycopg2  # noqa: F401
-        except ImportError:
-            raise Unavailable("psycopg2 is not installed") from None
-        self._programs = found[-1].parent
-        self._data: Path | None = None
-        self._port = platform.free_loopback_port()
-        self._process: subprocess.Popen[bytes] | None = None
+            # Only processes are killed here; what they wrote is safe with the system.
+            self._server = PostgresServer(fsync="off")
+        except NoPostgres as reason:
+            raise Unavailable(str(reason)) from None
 
     @property
     def uri(self) -> str:
-        return self._uri_at("127.0.0.1", self._port)
-
-    def _uri_at(self, host: str, port: int) -> str:
-        return f"postgres://postgres@{host}:{port}/postgres"
+        return self._server.uri("postgres")
 
     def start(self) -> None:
-        if self._data is None:
-            self._make()
-        assert self._data is not None
-        log = (self.directory / "postgres.log").open("ab")
-        with log:
-            self._process = subprocess.Popen(
-                [
-                    str(self._programs / "postgres"),
-                    *("-D", str(self._data), "-p", str(self._port), "-k", str(self._data.parent)),
-                    *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
-                    # Only processes are killed here; what they wrote is safe with the system.
-                    *("-c", "fsync=off"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                **self._as_user(),
-            )
-        self._wait_until_it_answers()
-
-    def _make(self) -> None:
-        home = Path(tempfile.mkdtemp(prefix="torture-pg-"))
-        home.chmod(0o755)
-        self._data = home / "data"
-        self._data.mkdir(mode=0o700)
-        user = self._as_user()
-        if user:
-            for path in (home, self._data):
-                os.chown(path, user["user"], user["group"])
-        command = [self._programs / "initdb", "-A", "trust", "-U", "postgres", "-D", self._data]
-        subprocess.run(command, check=True, capture_output=True, **user)
-
-    def _as_user(self) -> dict[str, Any]:
-        """It refuses to run as root."""
-        if os.getuid() != 0:
-            return {}
-        nobody = pwd.getpwnam("nobody")
-        return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
-
-    def _wait_until_it_answers(self) -> None:
-        command = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
-        for _ in range(300):
-            if subprocess.run(command, check=False).returncode == 0:
-                return
-            assert self._process is not None
-            try:
-                self._process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            raise Unavailable((self.directory / "postgres.log").read_text()[-2000:])
-        raise Unavailable("PostgreSQL does not answer")
+        self._server.start()
 
     def stop(self) -> None:
-        self._end(signal.SIGINT)
-        if self._data is not None:
-            shutil.rmtree(self._data.parent, ignore_errors=True)
-            self._data = None
+        self._server.remove()
 
     def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def _end(self, number: int) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        process.wait(30)
-        # The processes of its connections see the death of the first one and end by themselves.
-
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        self._server.kill()
 
     def proxy(self, name: str) -> Proxy:
-        return Proxy(("127.0.0.1", self._port), name=name, frames=PostgresFrames)
+        return Proxy(("127.0.0.1", self._server.port), name=name, frames=PostgresFrames)
 
     def uri_through(self, proxy: Proxy | None) -> str:
-        return self.uri if proxy is None else self._uri_at(*proxy.address)
+        if proxy is None:
+            return self.uri
+        return self.uri.replace(f":{self._server.port}/", f":{proxy.address[1]}/")
 
     def commit(self) -> Any:
         return postgres_query("commit")
