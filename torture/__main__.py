@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from torture import application, clients, nemesis, report
-from torture.checker import Findings, check, recoveries
+from torture.checker import check, recoveries
 from torture.clients import Client
 from torture.cluster import Cluster
 from torture.collecting import collect, open_jobs
@@ -186,7 +186,7 @@ class Run:
             told=dict(Counter(line["outcome"] for line in history)),
             jobs=len(world.applied),
             attempts=sum(line["what"] == "enter" for line in lines),
-            findings=findings if history else Findings(),
+            findings=findings,
             recoveries=[each for each in found if not each.is_disturbed(windows)],
             disturbed=[each for each in found if each.is_disturbed(windows)],
             promised=DEATH + PING + POLL,
