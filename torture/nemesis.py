@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from tests.support.proxy import TO_CLIENT, TO_SERVER
 from torture.cluster import Cluster, Node
+from torture.servers import Backend
 from zasync.storage import close_database, open_database
 
 KILL, SERVER, CUT, HOLE, ZOMBIE, JUMP, FULL, PACK = (
@@ -32,7 +33,7 @@ KILL, SERVER, CUT, HOLE, ZOMBIE, JUMP, FULL, PACK = (
 DEFAULTS = {KILL: 64, SERVER: 7, CUT: 22, HOLE: 11, ZOMBIE: 11, JUMP: 7, FULL: 4, PACK: 5}
 """How many of each a run of 2,000 jobs tries; a few more than are asked of it."""
 REQUIRED = {KILL: 60, SERVER: 6, CUT: 20, HOLE: 10, ZOMBIE: 10, JUMP: 6, FULL: 3, PACK: 3}
-NEED_NETWORK, NEED_SERVER, NEED_QUOTA = {CUT, HOLE}, {SERVER}, {FULL}
+NEED_NETWORK, NEED_SERVER, NEED_FULL_DISK = {CUT, HOLE}, {SERVER}, {FULL}
 SPOILS_RECOVERY = (SERVER, FULL, HOLE, ZOMBIE)
 """While these go on, and a moment after, no time of recovery is promised."""
 
@@ -51,6 +52,7 @@ PLACES = (
     "callbacks.done",
 )
 HOUR = 3600
+AGAIN = 0.5  # seconds until what could not be done is tried again
 LATEST = 300.0  # seconds after the last planned fault until those that did not happen are given up
 
 
@@ -119,13 +121,15 @@ class Nemesis:
         return bool(self._busy)
 
     def _begin(self, fault: Fault, now: float) -> None:
+        """Do it in a thread of its own; if it does not happen, it is due again a moment later."""
+        begun = time.monotonic()
+
         def act() -> None:
             if not self._done(fault):
-                later = dataclasses.replace(fault, at=time.monotonic() - begun + now + 0.5)
+                later = now + time.monotonic() - begun + AGAIN
                 with self._lock:
-                    self._retries.append(later)
+                    self._retries.append(dataclasses.replace(fault, at=later))
 
-        begun = time.monotonic()
         thread = threading.Thread(target=act, name=fault.kind, daemon=True)
         self._busy.append(thread)
         thread.start()
@@ -256,11 +260,11 @@ def counts(scale: float, kinds_off: set[str]) -> tuple[dict[str, int], dict[str,
     return scaled(DEFAULTS), scaled(REQUIRED)
 
 
-def impossible(cluster_backend: object) -> set[str]:
+def impossible(backend: Backend) -> set[str]:
     """The kinds that make no sense on a storage."""
     off: set[str] = set()
-    if not getattr(cluster_backend, "has_server", False):
+    if not backend.has_server:
         off |= NEED_NETWORK | NEED_SERVER
-    if not getattr(cluster_backend, "has_quota", False):
-        off |= NEED_QUOTA
+    if not backend.can_be_full:
+        off |= NEED_FULL_DISK
     return off

@@ -23,7 +23,7 @@ class Backend:
 
     kind = ""
     has_server = True  # so there is a network, and a process to kill
-    has_quota = False  # the disk can be full for it
+    can_be_full = False  # the disk can be full for it
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -71,7 +71,7 @@ class Zeo(Backend):
     """A FileStorage behind a ZEO server."""
 
     kind = "zeo"
-    has_quota = True
+    can_be_full = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
