@@ -30,6 +30,9 @@ from zasync.storage import close_database, open_database
 
 JOBS, SECONDS = 2000, 420.0  # of a run of about ten minutes
 POLL, PING, DEATH = 0.2, 0.3, 1.5
+# For the commits of handing back, deciding and claiming: nothing beside a death interval of a
+# minute, and much beside one of a second.
+COMMITS = 1.0
 WARM_UP, HEALED = 3.0, 2.0  # seconds
 AFTERMATH = 2.0  # seconds after a fault of the storage or network in which no promise holds
 STOP_SECONDS = 20.0
@@ -189,7 +192,7 @@ class Run:
             findings=findings,
             recoveries=[each for each in found if not each.is_disturbed(windows)],
             disturbed=[each for each in found if each.is_disturbed(windows)],
-            promised=DEATH + PING + POLL,
+            promised=DEATH + PING + POLL + COMMITS,
             happened={},
             required={},
             drained=drained,

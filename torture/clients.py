@@ -64,7 +64,7 @@ def orders(jobs: int, chance: random.Random) -> list[Order]:
         while wanted > 0:
             order = _order(kind, f"{kind}-{number}", chance)
             made.append(order)
-            wanted -= max(1, len(order.effects))
+            wanted -= len(order.effects)
             number += 1
     chance.shuffle(made)
     return made

@@ -32,7 +32,7 @@ class Result:
     findings: Findings
     recoveries: Sequence[Recovery]  # with the storage up, and nothing else broken meanwhile
     disturbed: Sequence[Recovery]  # the others
-    promised: float  # seconds: death interval + ping + poll
+    promised: float  # seconds: death interval + ping + poll, and the commits themselves
     happened: dict[str, int]
     required: dict[str, int]
     ended_by_themselves: int = 0

@@ -47,7 +47,7 @@ def test_a_storage_without_server_and_network_is_spared_their_faults(tmp_path: P
 def test_orders_make_as_many_jobs_as_are_wanted_each_under_its_own_name() -> None:
     orders = clients.orders(2000, random.Random(1))
     effects = [effect for order in orders for effect in order.effects]
-    assert len(effects) >= 2000 - sum(order.fails for order in orders)
+    assert len(effects) >= 2000
     assert len(set(effects)) == len(effects)
     assert orders == clients.orders(2000, random.Random(1))
     assert {order.kind for order in orders} == set(clients.SHARES)
