@@ -95,10 +95,10 @@ kills: $(DEV)
 
 # A run says by its exit code whether anything was lost, doubled, or missed.
 torture: $(DEV)
-	PYTHONPATH=src:. $(RUN) torture $(ARGS)
+	$(RUN) torture $(ARGS)
 
 torture-long: $(DEV)
-	PYTHONPATH=src:. $(RUN) torture --hours $(HOURS) $(ARGS)
+	$(RUN) torture --hours $(HOURS) $(ARGS)
 
 docs: $(DEV)
 	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html
