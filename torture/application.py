@@ -28,7 +28,7 @@ ROOT = "torture"
 LEDGERS = 4
 ACCOUNTS = 8
 FORTUNE = 1000  # in each account at the beginning
-QUOTA, PLACES = "gauge", 2
+QUOTA, PLACES = "gauge", 1
 
 lines: Lines | None = None  # where attempts are written down outside of the database
 
