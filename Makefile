@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 ARGS ?=
+HOURS ?= 8
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -39,7 +40,8 @@ DEV := $(VENV)/.installed-dev
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit covered docs bench teeth format simulate
+.PHONY: help demo test lint types layers unit covered docs bench teeth simulate kills torture \
+	torture-long format
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
 
@@ -54,7 +56,10 @@ help:
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
 	@echo "make teeth             which test catches which seeded bug"
 	@echo "make bench             what a job costs, and how soon it starts"
-	@echo "make simulate [ARGS=...]  histories of several nodes with faults, in virtual time"
+	@echo "make simulate [ARGS=..] histories of several nodes with faults, in virtual time"
+	@echo "make kills             SIGKILL at each moment of a job's life, on each storage"
+	@echo "make torture [ARGS=..] about ten minutes of faults, and a table of what came of it"
+	@echo "make torture-long HOURS=n   the same for so many hours"
 	@echo "make docs              the documentation, into docs/_build/html"
 
 demo: $(CORE)
@@ -87,7 +92,17 @@ teeth: $(DEV)
 	$(RUN) tests.teeth
 
 simulate: $(DEV)
-	PYTHONPATH=. $(RUN) tests.simulation $(ARGS)
+	$(RUN) tests.simulation $(ARGS)
+
+kills: $(DEV)
+	ZASYNC_KILLS=zeo,sqlite,postgresql $(RUN) pytest -n 2 tests/kills $(ARGS)
+
+# A run says by its exit code whether anything was lost, doubled, or missed.
+torture: $(DEV)
+	$(RUN) torture $(ARGS)
+
+torture-long: $(DEV)
+	$(RUN) torture --hours $(HOURS) $(ARGS)
 
 docs: $(DEV)
 	$(RUN) sphinx -q -W --keep-going -b html docs docs/_build/html

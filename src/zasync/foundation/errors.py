@@ -56,6 +56,15 @@ DRIVER_CONFLICT_NAMES = frozenset(
 DRIVER_READ_ONLY_NAMES = frozenset({"psycopg2.errors.ReadOnlySqlTransaction"})
 
 
+def _is_about_a_taken_oid(error: BaseException) -> bool:
+    """Whether another client has made an object under the id that this one took for a new one.
+
+    A ZEO server that was killed gives away ids again that clients hold in stock.  The commit is to
+    be repeated like after a conflict: it takes other ids then.
+    """
+    return isinstance(error, ValueError) and "already has the same oid" in str(error)
+
+
 def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
     """Answer the kind of trouble that `error` means, after looking at all its base classes.
 
@@ -65,7 +74,7 @@ def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
         return Trouble.OTHER  # also our TimeoutError, which is an OSError to Python
     if isinstance(error, ReadOnlyError):
         return Trouble.READ_ONLY
-    if isinstance(error, ConflictError):
+    if isinstance(error, ConflictError) or (from_storage and _is_about_a_taken_oid(error)):
         return Trouble.CONFLICT
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
     from_storage |= is_of_a_storage(error)

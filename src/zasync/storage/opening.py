@@ -19,7 +19,7 @@ from ZODB.POSException import ConflictError
 from zodburi.datatypes import convert_int
 
 from zasync.foundation.reporting import events
-from zasync.storage import notices, relstorage, tls, zconfig
+from zasync.storage import notices, oids, relstorage, tls, zconfig
 from zasync.storage.diagnosis import Subject, explained, read_only
 from zasync.storage.errors import BadConfiguration, StorageError
 from zasync.storage.schema import check_schema
@@ -121,7 +121,9 @@ class _Opening:
                 alone.enter_context(relstorage.alone_in(directory, self.seconds))
             for tries_left in reversed(range(_TRIES)):
                 try:
-                    return self.open_once(databases)
+                    db = self.open_once(databases)
+                    oids.forget_when_disconnected(db.storage)
+                    return db
                 except Exception as error:
                     databases.pop(self.name, None)  # ZODB enters a database before it is ready
                     if not tries_left or not _lost_the_race(error):

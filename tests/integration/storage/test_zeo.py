@@ -261,3 +261,20 @@ def test_a_server_that_was_restored_from_an_older_backup_is_told(
     (cache,) = (tmp_path / "cache").glob("*.zec")
     cache.unlink()
     keep(uri, 3)
+
+
+def test_clients_do_not_use_the_same_ids_for_new_objects_after_their_server_was_killed(
+    zeo_server: ZeoServer,
+):
+    one, two = open_database(zeo_server.uri), open_database(zeo_server.uri)
+    one.storage.new_oid()  # fetches many
+    zeo_server.kill()
+    zeo_server.start()
+    for db in (one, two):
+        db.storage.ping()
+
+    taken = [{db.storage.new_oid() for _ in range(150)} for db in (one, two)]
+
+    assert not taken[0] & taken[1]
+    close_database(one)
+    close_database(two)

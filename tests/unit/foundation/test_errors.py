@@ -191,3 +191,21 @@ def test_a_trouble_of_the_storage_says_nothing_about_the_object(fragile: Any) ->
     fragile._p_jar._storage.load = away
     with pytest.raises(ZEO.Exceptions.ClientDisconnected):
         why_unreadable(fragile)
+
+
+def test_an_id_that_another_client_has_taken_for_its_new_object_is_a_conflict(db: Any) -> None:
+    one, two = Persistent(), Persistent()
+    connection = db.open()
+    connection.add(one)
+    cache = connection._cache
+    cache[one._p_oid] = one
+    two._p_jar, two._p_oid = connection, one._p_oid
+
+    with pytest.raises(ValueError, match="same oid") as caught:
+        cache[two._p_oid] = two
+
+    assert classify(caught.value, from_storage=True) is Trouble.CONFLICT
+    assert classify(caught.value) is Trouble.OTHER
+    assert classify(ValueError("no such thing"), from_storage=True) is Trouble.OTHER
+    connection.transaction_manager.abort()
+    connection.close()
