@@ -111,6 +111,16 @@ class _Talk:
     def __len__(self) -> int:
         return len(self._storage)
 
+    def sync(self, force: bool = True) -> None:
+        """ZODB forces it when a transaction begins, and not when one has ended."""
+        if force:
+            self._script.check_alive()
+        if not self._script.dead:
+            self._storage.sync(force)
+
+    def poll_invalidations(self) -> Any:
+        return [] if self._script.dead else self._storage.poll_invalidations()
+
     def _pass(self, point: Point, call: Callable[..., Any], args: Any, kw: Any) -> Any:
         self._script.reach(point)
         answer = call(*args, **kw)
