@@ -48,10 +48,10 @@ class Accident(enum.Enum):
         """Whether the process is dead after it."""
         return self.value.startswith("killed")
 
-    def prepare(self, storage: FaultyStorage, skip: int) -> Fault:
-        """Have it happen at the commit after `skip` others."""
+    def prepare(self, storage: FaultyStorage, skip: int = 0, *, only_here: bool = False) -> Fault:
+        """Have it happen at the commit after `skip` others; or only to this thread's commits."""
         point, error = _ERRORS[self]
-        return storage.fail(point, error(), skip=skip)
+        return storage.fail(point, error(), skip=skip, only_here=only_here)
 
 
 CRASHES = tuple(accident for accident in Accident if accident.kills)
