@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -102,6 +103,8 @@ class Cluster:
         queues = self.root[KEY] = Queues()
         queues[""] = Queue()
         self.commit()
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._thread_died
         self._clock = VirtualClock(START, seed=1)
         self._clock_before = clock.install(self._clock)
         self.reactor.start()
@@ -193,6 +196,10 @@ class Cluster:
             if process.dead:
                 process.bury()
 
+    def _thread_died(self, what: threading.ExceptHookArgs) -> None:
+        if not issubclass(what.exc_type, Killed):  # it went with its process
+            self._excepthook(what)
+
     # The end
 
     def describe(self) -> str:
@@ -211,6 +218,7 @@ class Cluster:
             process.storage.faults.clear()
             process.stop()
         self.reactor.stop()
+        threading.excepthook = self._excepthook
         clock.install(self._clock_before)
         self._clock.retire()
         for process in self.processes:
