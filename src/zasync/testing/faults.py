@@ -306,6 +306,7 @@ class FaultyStorage(_Talk):
 
 def _raising(error: BaseException) -> Action:
     def act() -> None:
-        raise error
+        error.__context__ = None  # it may be raised many times, and is to tell of the last only
+        raise error.with_traceback(None)
 
     return act
