@@ -16,13 +16,14 @@ import transaction
 import ZODB
 from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ServerException
+from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
-from ZODB.POSException import POSKeyError, UndoError
+from ZODB.POSException import InvalidObjectReference, POSKeyError, UndoError
 
 from tests.support.queues import View, install_queue
 from zasync import local
 from zasync.foundation import clock
-from zasync.interfaces import COMPLETED, PENDING
+from zasync.interfaces import COMPLETED, NEW, PENDING
 from zasync.job import Job, RetryCommonForever
 from zasync.testing.crashing import crash_at_every_commit
 from zasync.testing.faults import Point
@@ -374,3 +375,57 @@ def test_completed_jobs_rotate_out_while_others_run(here: Cluster) -> None:
     kept = list(here.queue.dispatchers[FIRST]["main"].completed)
     assert counter.value == 50
     assert 30 <= len(kept) < 50, "about a week"
+
+
+def share_between_databases() -> None:
+    """Have a new object belong to two databases, which none of them can store."""
+    connection = local.getJob()._p_jar
+    shared = PersistentMapping()
+    connection.root()["shared"] = shared
+    connection.get_connection("other").root()["shared"] = shared
+
+
+@pytest.fixture
+def two_databases() -> Iterator[Any]:
+    databases: dict[str, Any] = {}
+    main = ZODB.DB(DemoStorage(), databases=databases, database_name="main")
+    other = ZODB.DB(DemoStorage(), databases=databases, database_name="other")
+    manager = transaction.TransactionManager()
+    connection = main.open(transaction_manager=manager)
+    yield connection
+    manager.abort()
+    connection.close()
+    main.close()
+    other.close()
+
+
+def test_what_belongs_to_two_databases_fails_the_job_and_leaves_nothing(
+    two_databases: Any,
+) -> None:
+    job = Job(share_between_databases)
+    two_databases.add(job)
+    two_databases.transaction_manager.commit()
+
+    assert job().check(InvalidObjectReference)
+
+    two_databases.transaction_manager.begin()
+    assert job.status == COMPLETED
+    assert "shared" not in two_databases.root()
+
+
+def take_out(other: Any) -> None:
+    other.queue.remove(other)
+
+
+def test_a_job_may_take_out_one_that_waits(here: Cluster) -> None:
+    counter = counter_in(here)
+    waiting = Job(counter.count)
+    (remover,) = put(here, Job(take_out, waiting))
+    put(here, waiting, begin_after=clock.now() + timedelta(minutes=5))
+    here.add(FIRST).start()
+
+    here.run_to_the_end(remover)
+
+    assert not remover.failed
+    assert waiting.status == NEW
+    assert counter.value == 0
