@@ -22,6 +22,7 @@ from zasync import configure
 from zasync.agent import Agent
 from zasync.dispatcher import Dispatcher, registry
 from zasync.foundation import clock
+from zasync.foundation.clock import Clock
 from zasync.foundation.process import ProcessIdentity
 from zasync.interfaces import COMPLETED, KEY, TimeoutError
 from zasync.queue import Queue, Queues
@@ -32,7 +33,11 @@ from zasync.testing.virtual_clock import START, VirtualClock
 
 POLL_INTERVAL = 5.0  # virtual seconds
 LONGEST = 900.0  # virtual seconds until all is done: a death, the longest pauses, and more
+PATIENCE = 5.0  # real seconds that threads get before time moves on without them
+TICK = 0.002  # real seconds between two looks at them
 GRACE = 1.0  # virtual seconds that running jobs get when a process ends
+
+_real = Clock()
 
 
 class Process:
@@ -192,9 +197,25 @@ class Cluster:
         """Let `seconds` go by.  A process that dies meanwhile is dead; that raises nothing."""
         with contextlib.suppress(Killed):
             self.reactor.time_flies(seconds)
+        self._let_threads_work()
         for process in self.processes:
             if process.dead:
                 process.bury()
+
+    def _let_threads_work(self) -> None:
+        """Do not let hours go by, on a busy machine, while a thread has had no turn."""
+        deadline = _real.monotonic() + PATIENCE
+        while self._at_work() > self._clock.asleep and _real.monotonic() < deadline:
+            _real.wait(threading.Event(), TICK)
+
+    def _at_work(self) -> int:
+        """How many jobs are in threads of processes that live."""
+        return sum(
+            tracked.running
+            for process in self.alive()
+            for pool in process.dispatcher._all_pools()
+            for tracked in pool.busy
+        )
 
     def _thread_died(self, what: threading.ExceptHookArgs) -> None:
         if not issubclass(what.exc_type, Killed):  # it went with its process
