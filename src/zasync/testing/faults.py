@@ -70,7 +70,6 @@ class _Script:
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
-        self.commits = 0
         self.dead = False
         self._lock = threading.Lock()
 
@@ -85,7 +84,15 @@ class _Script:
         if self.dead:
             raise Killed
 
-    def count_commit(self) -> None:
+
+class _Tally:
+    """How many commits of all connections to one storage took effect."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
         with self._lock:
             self.commits += 1
 
@@ -96,13 +103,14 @@ class _Talk:
     # What remains to a process that is dead: the server forgets it, and gives its locks back.
     _LEFT_TO_THE_DEAD = frozenset({"release", "close", "sortKey", "afterCompletion"})
 
-    def __init__(self, storage: Any, script: _Script) -> None:
+    def __init__(self, storage: Any, script: _Script, tally: _Tally) -> None:
         self._storage = storage
         self._script = script
+        self._tally = tally
         zope.interface.directlyProvides(self, zope.interface.providedBy(storage))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("_storage", "_script"):
+        if name.startswith("__") or name in ("_storage", "_script", "_tally"):
             raise AttributeError(name)
         if name not in self._LEFT_TO_THE_DEAD:
             self._script.check_alive()
@@ -158,7 +166,7 @@ class _Talk:
     def tpc_finish(self, *args: Any, **kw: Any) -> Any:
         self._script.reach(Point.BEFORE_FINISH)
         tid = self._storage.tpc_finish(*args, **kw)
-        self._script.count_commit()
+        self._tally.count()
         self._script.reach(Point.AFTER_FINISH)
         return tid
 
@@ -173,16 +181,18 @@ class FaultyStorage(_Talk):
     from ZODB's MVCCAdapter, as `ZODB.DB` would give them.  Faults hold for all connections and
     threads of the database it is given to.  `times` bounds how often one happens, and `skip`
     how often the point is passed before that.  What is to happen at one point happens in the
-    order of the calls; one fault takes one passing.
+    order of the calls; one fault takes one passing.  A process with several databases gives its
+    other storages the first one as `together_with`: they share faults and death.
     """
 
-    def __init__(self, storage: Any = None) -> None:
+    def __init__(self, storage: Any = None, *, together_with: FaultyStorage | None = None) -> None:
         storage = DemoStorage() if storage is None else storage
         self.storage = storage  # the one that was wrapped
         self._owns = True
         if not IMVCCStorage.providedBy(storage):
             storage = MVCCAdapter(storage)
-        super().__init__(storage, _Script())
+        script = _Script() if together_with is None else together_with._script
+        super().__init__(storage, script, _Tally())
         zope.interface.directlyProvides(self, zope.interface.providedBy(self.storage), IMVCCStorage)
 
     def __getattr__(self, name: str) -> Any:
@@ -196,7 +206,7 @@ class FaultyStorage(_Talk):
     def new_instance(self) -> Any:
         """What a connection talks to.  ZODB calls it."""
         self._script.check_alive()
-        return _Talk(self._storage.new_instance(), self._script)
+        return _Talk(self._storage.new_instance(), self._script, self._tally)
 
     def sibling(self) -> FaultyStorage:
         """The same storage for another process: with faults, commits and a death of its own.
@@ -205,7 +215,7 @@ class FaultyStorage(_Talk):
         """
         sibling = FaultyStorage.__new__(FaultyStorage)
         sibling.storage, sibling._owns = self.storage, False
-        _Talk.__init__(sibling, self._storage, _Script())
+        _Talk.__init__(sibling, self._storage, _Script(), _Tally())
         zope.interface.directlyProvides(sibling, zope.interface.providedBy(self))
         return sibling
 
@@ -295,8 +305,8 @@ class FaultyStorage(_Talk):
 
     @property
     def commits(self) -> int:
-        """How many transactions of this process took effect."""
-        return self._script.commits
+        """How many transactions of this process took effect in this storage."""
+        return self._tally.commits
 
     @property
     def dead(self) -> bool:

@@ -274,3 +274,14 @@ def test_a_check_of_what_was_read_is_a_store(memory: FaultyStorage, open_view: A
         view.commit()
     view.abort()
     assert fault.met == 1
+
+
+def test_the_storages_of_one_process_die_together(memory: FaultyStorage, open_view: Any) -> None:
+    second = FaultyStorage(together_with=memory)
+    view, other = open_view(memory), open_view(second)
+    second.fail(Point.VOTE, Killed())
+    with pytest.raises(Killed):
+        stored(view, number=1)
+    with pytest.raises(Killed):
+        stored(other, number=1)
+    assert second.dead
