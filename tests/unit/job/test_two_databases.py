@@ -12,7 +12,6 @@ import transaction
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
-from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, Killed
 from twisted.internet.defer import Deferred
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
