@@ -75,8 +75,9 @@ class Process:
         registry.pop(self.uuid)
         dispatcher.activated = None
         dispatcher.hints.stop()
+        dispatcher._watch.stop()
         dispatcher._poller = None
-        for pool in dispatcher._all_pools():
+        for pool in dispatcher.pools():
             pool.stop_signal.set()
             pool.resize(0)
         dispatcher.coroutines.stop(timeout=1.0)
@@ -213,7 +214,7 @@ class Cluster:
         return sum(
             tracked.running
             for process in self.alive()
-            for pool in process.dispatcher._all_pools()
+            for pool in process.dispatcher.pools()
             for tracked in pool.busy
         )
 

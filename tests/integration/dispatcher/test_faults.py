@@ -85,7 +85,7 @@ def test_a_storage_that_takes_no_writes_for_a_while_costs_no_attempt(
     with running(site.db, poll_interval=0.05):
         job = Job(jobs.count_up)
         job.retry_policy_factory = jobs.patient
-        fault = faulty.fail(VOTE, error(), skip=skip, times=7)
+        fault = faulty.fail(Point.VOTE, error(), skip=skip, times=7)
         site.put(job)
         site.completed(job)
     assert not fault.times, "more often than the policy tries again after a conflict"
