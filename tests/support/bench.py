@@ -11,11 +11,11 @@ from typing import Any
 import transaction
 from ZODB.DB import DB
 
-from tests.support.faulty import FaultyStorage
 from zasync.agent import Agent
 from zasync.interfaces import KEY
 from zasync.job import Job
 from zasync.queue import Queue, Queues
+from zasync.testing.faults import FaultyStorage
 
 UUID = uuid.UUID(int=26)
 
@@ -50,8 +50,7 @@ class Bench:
         self.connection = self.db.open(transaction_manager=self.manager)
 
     def close(self) -> None:
-        self.storage.dead = False
-        self.storage.faults.clear()
+        self.storage.revive()
         self.manager.abort()
         self.connection.close()
         self.db.close()
@@ -140,8 +139,7 @@ class Bench:
 
     def restart(self) -> None:
         """Go on as another process, after the death of the first one; hand back what it held."""
-        self.storage.dead = False
-        self.storage.faults.clear()
+        self.storage.revive()
         self.open()
         self.begin()
         self.record.deactivate(crashed=True)

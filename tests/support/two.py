@@ -3,40 +3,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import transaction
 from ZODB.DB import DB
+from ZODB.DemoStorage import DemoStorage
 
 from tests.support.bench import Bench
-from tests.support.faulty import Fault, FaultyStorage
 from zasync.interfaces import KEY
 from zasync.job import two_databases
 from zasync.queue import Queue, Queues
+from zasync.testing.faults import FaultyStorage
 
 QUEUES = "async"
 
 
-@dataclasses.dataclass
-class World:
-    """What the storages of one process have in common: what fails, and whether it is dead."""
-
-    faults: list[Fault] = dataclasses.field(default_factory=list)
-    dead: bool = False
-
-
-class Half(FaultyStorage):
-    """A storage of a process with several; dies with the others."""
-
-    def __init__(self, world: World, key: str) -> None:
-        self.world = world
-        super().__init__()
-        self.sortKey = lambda: key  # DemoStorage gives each instance one, too
-
-    dead = property(  # type: ignore[assignment]
-        lambda self: self.world.dead, lambda self, dead: setattr(self.world, "dead", dead)
-    )
+def halves(names: tuple[str, ...]) -> dict[str, FaultyStorage]:
+    """Storages of one process, which die together; the first one has the smallest sort key."""
+    made: dict[str, FaultyStorage] = {}
+    for number, name in enumerate(names):
+        storage = DemoStorage()
+        storage.sortKey = lambda key=f"{number}": key
+        made[name] = FaultyStorage(storage, together_with=next(iter(made.values()), None))
+    return made
 
 
 class TwoBench(Bench):
@@ -46,12 +35,10 @@ class TwoBench(Bench):
     """
 
     def __init__(self, order: tuple[str, ...] = ("main", QUEUES)) -> None:
-        world = World()
         databases: dict[str, Any] = {}
-        self.storages = {name: Half(world, f"{number}") for number, name in enumerate(order)}
+        self.storages = halves(order)
         for name, storage in self.storages.items():
             DB(storage, databases=databases, database_name=name)
-            storage.faults = world.faults
         self.storage = self.storages["main"]
         self.db = databases["main"]
         self.open()

@@ -125,8 +125,10 @@ BUGS = (
         (
             Edit(
                 "foundation/errors.py",
-                "    if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):\n",
-                "    if isinstance(error, TransientError) and names & STORAGE_NAMES:\n",
+                "    Row(Kind.INFRASTRUCTURE, STORAGE_NAMES),\n"
+                "    Row(Kind.INFRASTRUCTURE, DRIVER_NAMES, from_storage=True),\n",
+                "    Row(Kind.INFRASTRUCTURE, STORAGE_NAMES,"
+                ' also=_names("transaction.interfaces.TransientError")),\n',
             ),
         ),
         ("tests/unit/foundation/test_errors.py",),

@@ -128,12 +128,17 @@ def _read(word: str) -> Any:
 
 
 def put_job(connection: Any, queue_name: str, make: Callable[[], Any]) -> Any:
-    """Put the job that `make` makes, and commit; answers it."""
+    """Put the job that `make` makes, and commit; answers it.
+
+    After an error that leaves open whether the commit took effect the database is asked.
+    """
     manager = connection.transaction_manager
     for _ in range(TRIES):
+        oid = home = None
         manager.begin()
         try:
-            job = _put_new(connection.root(), queue_name, make)
+            job = _put_new(connection, queue_name, make)
+            oid, home = job._p_oid, job._p_jar
             manager.commit()
             return job
         except Exception as error:
@@ -141,22 +146,45 @@ def put_job(connection: Any, queue_name: str, make: Callable[[], Any]) -> Any:
             trouble = classify(error, from_storage=True)
             if trouble is Trouble.OTHER:
                 raise
-            if trouble is not Trouble.CONFLICT:  # then it may have been put all the same
+            if trouble is Trouble.CONFLICT:
+                continue
+            if home is None:
                 raise CommandError(
-                    f"the database went away ({first_line(error)}), and the job may be put or not:"
-                    " look at the queue before you put it again"
+                    f"the database went away ({first_line(error)}), and nothing was put"
                 ) from error
-    raise CommandError("others write to the queue all the time; nothing was put, try again")
+            found = _find_put(home, oid, error)
+            if found is not None:
+                return found
+    raise CommandError("the queue could not be written to; nothing was put, try again")
 
 
-def _put_new(root: Any, queue_name: str, make: Callable[[], Any]) -> Any:
+def _find_put(home: Any, oid: Any, error: Exception) -> Any:
+    """The job that was to be put under `oid`, None if it was not; CommandError if none can tell."""
+    try:
+        home.transaction_manager.begin()
+        return home.get(oid)
+    except KeyError:  # no record has this number, which was given to nobody else
+        return None
+    except Exception:
+        attempts.end(home.transaction_manager)
+        raise CommandError(
+            f"the database went away ({first_line(error)}), and the job may be put or not:"
+            " look at the queue before you put it again"
+        ) from error
+
+
+def _put_new(connection: Any, queue_name: str, make: Callable[[], Any]) -> Any:
+    root = connection.root()
     if not queue_name:
         install_queues(root)
     queue = find_queue(root, queue_name)
     try:
-        return queue.put(make())
+        job = queue.put(make())
     except (TypeError, ValueError) as error:  # the queue refuses it, and says why
         raise CommandError(first_line(error)) from error
+    home = queue._p_jar or connection  # a queue that was just made has none yet
+    home.add(job)  # so that it can be asked for after a doubtful commit
+    return job
 
 
 def await_end(job: Any, timeout: float | None) -> Any:

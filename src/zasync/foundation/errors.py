@@ -7,24 +7,50 @@ no storage has to be importable here.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import Any
 
-from transaction.interfaces import TransientError
 from ZODB.broken import Broken
-from ZODB.POSException import ConflictError, ReadOnlyError, StorageError
 
-from zasync.interfaces import UnresolvableError, ZasyncError
+from zasync.interfaces import UnresolvableError
 
 
 class Trouble(enum.Enum):
-    """What kind of trouble an exception means."""
+    """What is to be done about an exception."""
 
     CONFLICT = "conflict"  # somebody else was first: run again
     INFRASTRUCTURE = "infrastructure"  # the storage is away or unwell: wait, then run again
     READ_ONLY = "read-only"  # the storage takes no writes for now: wait
-    OTHER = "other"  # an error of the code that ran
+    OTHER = "other"  # an error of the code that ran, or of what it was given
 
+
+class Kind(enum.Enum):
+    """What an exception says is the case.
+
+    That the outcome of a commit is unknown is no kind: every error from a commit, other than a
+    conflict, leaves that open, and then the database is asked.
+    """
+
+    CONFLICT = "conflict"
+    INFRASTRUCTURE = "infrastructure"
+    READ_ONLY = "read-only"
+    DATA_MISSING = "data missing"  # an object that something refers to is gone
+    NOT_STORABLE = "not storable"  # what was to be committed cannot be
+    ENDING = "process-ending"
+    USER = "user"  # any other
+
+
+TROUBLES = {
+    Kind.CONFLICT: Trouble.CONFLICT,
+    Kind.INFRASTRUCTURE: Trouble.INFRASTRUCTURE,
+    Kind.READ_ONLY: Trouble.READ_ONLY,
+    Kind.DATA_MISSING: Trouble.OTHER,  # to load it again helps nobody
+    Kind.NOT_STORABLE: Trouble.OTHER,
+    Kind.ENDING: Trouble.OTHER,
+    Kind.USER: Trouble.OTHER,
+}
+"""What is to be done about each kind."""
 
 # Names of classes whose instances mean that the storage, not the job, is unwell.
 STORAGE_NAMES = frozenset(
@@ -32,6 +58,7 @@ STORAGE_NAMES = frozenset(
         "ZEO.Exceptions.ClientDisconnected",
         "ZEO.Exceptions.ClientStorageError",
         "ZEO.Exceptions.ServerException",
+        "ZODB.FileStorage.FileStorage.FileStorageQuotaError",
         "ZODB.POSException.StorageTransactionError",
         "relstorage.adapters.interfaces.ReplicaClosedException",
         "relstorage.adapters.interfaces.UnableToAcquireLockError",
@@ -56,6 +83,79 @@ DRIVER_CONFLICT_NAMES = frozenset(
 DRIVER_READ_ONLY_NAMES = frozenset({"psycopg2.errors.ReadOnlySqlTransaction"})
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Errors that have a class of one of these `names`, and one of `also` if there are any."""
+
+    kind: Kind
+    names: frozenset[str]
+    also: frozenset[str] = frozenset()
+    from_storage: bool = False  # only those that come from there
+
+
+def _names(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+ROWS = (
+    # Ours first: our TimeoutError is an OSError to Python.
+    Row(Kind.USER, _names("zasync.interfaces.ZasyncError")),
+    Row(Kind.READ_ONLY, _names("ZODB.POSException.ReadOnlyError")),
+    Row(Kind.CONFLICT, _names("ZODB.POSException.ConflictError")),
+    Row(Kind.DATA_MISSING, _names("ZODB.POSException.POSKeyError")),
+    Row(
+        Kind.NOT_STORABLE,
+        _names(
+            "ZODB.POSException.InvalidObjectReference",
+            "ZODB.POSException.TransactionTooLargeError",
+            "_pickle.PicklingError",
+            "pickle.PicklingError",
+        ),
+    ),
+    Row(Kind.NOT_STORABLE, _names("builtins.TypeError"), from_storage=True),
+    Row(Kind.CONFLICT, DRIVER_CONFLICT_NAMES, from_storage=True),
+    Row(Kind.READ_ONLY, DRIVER_READ_ONLY_NAMES, from_storage=True),
+    Row(Kind.INFRASTRUCTURE, STORAGE_NAMES),
+    Row(Kind.INFRASTRUCTURE, DRIVER_NAMES, from_storage=True),
+    # The property, for storages that we do not know.
+    Row(
+        Kind.INFRASTRUCTURE,
+        _names("transaction.interfaces.TransientError"),
+        also=_names("ZODB.POSException.StorageError"),
+    ),
+    Row(Kind.CONFLICT, _names("transaction.interfaces.TransientError")),
+    Row(
+        Kind.ENDING,
+        _names("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.MemoryError"),
+    ),
+)
+"""The first row that fits says the kind; without one it is an error of the user's code."""
+
+
+def kind_of(error: BaseException, *, from_storage: bool = False) -> Kind:
+    """Answer what `error` says is the case, after looking at all its base classes.
+
+    `from_storage` says that it was raised by a commit or by our own reading, not by a job's code.
+    """
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    from_storage |= is_of_a_storage(error)
+    if from_storage and _is_about_a_taken_oid(error):
+        return Kind.CONFLICT
+    for row in ROWS:
+        if (
+            row.names & names
+            and (not row.also or row.also & names)
+            and (from_storage or not row.from_storage)
+        ):
+            return row.kind
+    return Kind.USER
+
+
+def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
+    """Answer what is to be done about `error`; `from_storage` is that of `kind_of`."""
+    return TROUBLES[kind_of(error, from_storage=from_storage)]
+
+
 def _is_about_a_taken_oid(error: BaseException) -> bool:
     """Whether another client has made an object under the id that this one took for a new one.
 
@@ -63,30 +163,6 @@ def _is_about_a_taken_oid(error: BaseException) -> bool:
     be repeated like after a conflict: it takes other ids then.
     """
     return isinstance(error, ValueError) and "already has the same oid" in str(error)
-
-
-def classify(error: BaseException, *, from_storage: bool = False) -> Trouble:
-    """Answer the kind of trouble that `error` means, after looking at all its base classes.
-
-    `from_storage` says that it was raised by a commit or by our own reading, not by a job's code.
-    """
-    if isinstance(error, ZasyncError):
-        return Trouble.OTHER  # also our TimeoutError, which is an OSError to Python
-    if isinstance(error, ReadOnlyError):
-        return Trouble.READ_ONLY
-    if isinstance(error, ConflictError) or (from_storage and _is_about_a_taken_oid(error)):
-        return Trouble.CONFLICT
-    names = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
-    from_storage |= is_of_a_storage(error)
-    if from_storage and names & DRIVER_CONFLICT_NAMES:
-        return Trouble.CONFLICT
-    if from_storage and names & DRIVER_READ_ONLY_NAMES:
-        return Trouble.READ_ONLY
-    if names & STORAGE_NAMES or (from_storage and names & DRIVER_NAMES):
-        return Trouble.INFRASTRUCTURE
-    if isinstance(error, TransientError):
-        return Trouble.INFRASTRUCTURE if isinstance(error, StorageError) else Trouble.CONFLICT
-    return Trouble.OTHER
 
 
 def is_of_a_storage(error: BaseException) -> bool:

@@ -15,11 +15,11 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError, ReadOnlyError
 
 from tests.integration.dispatcher import jobs_for_tests as jobs
-from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, LOAD, VOTE, FaultyStorage
 from tests.support.running import Runner, Site, running, until
 from zasync.agent import Agent
 from zasync.interfaces import COMPLETED, NEW
 from zasync.job import Job
+from zasync.testing.faults import FaultyStorage, Point
 
 
 @pytest.fixture
@@ -39,12 +39,17 @@ COMMITS = {"the claim": 1, "the end of the job": 2}
 """How many commits come before, counted from the put."""
 
 
+IN_DOUBT = [Point.VOTE, Point.BEFORE_FINISH, Point.AFTER_FINISH]
+
+
 @pytest.mark.parametrize("skip", COMMITS.values(), ids=list(COMMITS))
 @pytest.mark.parametrize(
     ("point", "error"),
     [
-        *itertools.product([VOTE, BEFORE_FINISH, AFTER_FINISH], [ClientDisconnected, OSError]),
-        (VOTE, ConflictError),  # a storage finds conflicts before it finishes
+        *itertools.product(
+            [Point.VOTE, Point.BEFORE_FINISH, Point.AFTER_FINISH], [ClientDisconnected, OSError]
+        ),
+        (Point.VOTE, ConflictError),  # a storage finds conflicts before it finishes
     ],
 )
 def test_a_commit_that_fails_or_is_in_doubt_repeats_no_effect(
@@ -80,7 +85,7 @@ def test_a_storage_that_takes_no_writes_for_a_while_costs_no_attempt(
     with running(site.db, poll_interval=0.05):
         job = Job(jobs.count_up)
         job.retry_policy_factory = jobs.patient
-        fault = faulty.fail(VOTE, error(), skip=skip, times=7)
+        fault = faulty.fail(Point.VOTE, error(), skip=skip, times=7)
         site.put(job)
         site.completed(job)
     assert not fault.times, "more often than the policy tries again after a conflict"
@@ -93,7 +98,7 @@ def test_a_storage_that_cannot_be_read_for_a_while_stops_nothing(
 ) -> None:
     with running(site.db, poll_interval=0.05) as runner:
         site.db.cacheMinimize()
-        fault = faulty.fail(LOAD, ClientDisconnected(), times=3)
+        fault = faulty.fail(Point.LOAD, ClientDisconnected(), times=3)
         runner.dispatcher._poller.connection.cacheMinimize()
         until(lambda: not fault.times, "the faults to be met")
         job = site.put(jobs.count_up)
@@ -107,7 +112,7 @@ def test_an_odd_error_in_a_poll_is_reported_and_polling_goes_on(
     with running(site.db, poll_interval=0.05) as runner:
         queue = site.queue
         site.commit(lambda: setattr(queue.dispatchers[runner.uuid], "activated", None))
-        fault = faulty.fail(VOTE, RuntimeError("odd"))
+        fault = faulty.fail(Point.VOTE, RuntimeError("odd"))
         until(lambda: not fault.times, "the fault to be met")
         job = site.put(jobs.count_up)
         site.completed(job)
@@ -121,7 +126,7 @@ def test_a_dispatcher_whose_storage_is_away_stops_all_the_same(
 
     monkeypatch.setattr(module, "LAST_WORD", 0.2)
     with running(site.db) as runner:
-        fault = faulty.fail(VOTE, ClientDisconnected(), times=1000)
+        fault = faulty.fail(Point.VOTE, ClientDisconnected(), times=1000)
         runner.stop()
         fault.times = 0
     assert site.sees(lambda: site.queue.dispatchers[runner.uuid].activated), "it could not say so"
@@ -254,7 +259,7 @@ def test_a_poll_that_cannot_read_something_is_repeated_wherever_that_is(
         for skip in range(12):
             with runner.dispatcher._poll_lock:
                 runner.dispatcher._poller.connection.cacheMinimize()
-                fault = faulty.fail(LOAD, ClientDisconnected(), skip=skip)
+                fault = faulty.fail(Point.LOAD, ClientDisconnected(), skip=skip)
             job = site.put(Job(jobs.note, skip))
             site.completed(job)
             fault.times = 0

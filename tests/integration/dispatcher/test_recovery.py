@@ -16,7 +16,6 @@ import pytest
 
 from tests.integration.dispatcher import jobs_for_tests as jobs
 from tests.support.clocks import StandingClock
-from tests.support.faulty import Killed
 from tests.support.running import Site
 from zasync.agent import Agent
 from zasync.dispatcher import Dispatcher, pop
@@ -26,6 +25,7 @@ from zasync.interfaces import ACTIVE, COMPLETED
 from zasync.job import Job
 from zasync.queue.registration import BATCH
 from zasync.testing.fail_points import armed
+from zasync.testing.faults import Killed
 
 DEAD, ONE, TWO = (UUID(int=number) for number in (1, 2, 3))
 JOBS = 2 * BATCH + 50

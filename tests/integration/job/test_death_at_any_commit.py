@@ -17,9 +17,9 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from tests.support.bench import Bench
-from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, VOTE, Killed
 from zasync.interfaces import COMPLETED
 from zasync.job import Job, NeverRetry, parallel, serial
+from zasync.testing.faults import Killed, Point
 
 Scenario = Callable[[Bench], list[Any]]
 
@@ -152,7 +152,7 @@ def test_without_a_fault_each_effect_is_there_once(bench: Bench, scenario: Scena
 
 
 @SCENARIOS
-@pytest.mark.parametrize("point", [BEFORE_FINISH, AFTER_FINISH])
+@pytest.mark.parametrize("point", [Point.BEFORE_FINISH, Point.AFTER_FINISH])
 def test_a_death_at_any_commit_loses_and_repeats_nothing(scenario: Scenario, point: str) -> None:
     for number in itertools.count():
         bench = Bench()
@@ -177,12 +177,12 @@ def test_two_deaths_at_any_commits_lose_and_repeat_nothing(scenario: Scenario) -
         for second in itertools.count(first % 16, 16):  # some of all pairs
             bench = Bench()
             oids = put(bench, scenario)
-            fault = bench.storage.fail(AFTER_FINISH, Killed(), skip=first)
+            fault = bench.storage.fail(Point.AFTER_FINISH, Killed(), skip=first)
             try:
                 work_until_done(bench)
             except Killed:
                 bench.restart()
-            point = (AFTER_FINISH, BEFORE_FINISH)[second % 2]
+            point = (Point.AFTER_FINISH, Point.BEFORE_FINISH)[second % 2]
             again = bench.storage.fail(point, Killed(), skip=second)
             try:
                 work_until_done(bench)
@@ -201,9 +201,9 @@ def test_two_deaths_at_any_commits_lose_and_repeat_nothing(scenario: Scenario) -
 @pytest.mark.parametrize(
     ("point", "error"),
     [
-        (AFTER_FINISH, ClientDisconnected("after")),
-        (BEFORE_FINISH, ClientDisconnected("before")),
-        (VOTE, ConflictError()),
+        (Point.AFTER_FINISH, ClientDisconnected("after")),
+        (Point.BEFORE_FINISH, ClientDisconnected("before")),
+        (Point.VOTE, ConflictError()),
     ],
     ids=["disconnected after", "disconnected before", "conflict"],
 )
@@ -233,7 +233,9 @@ def test_work_that_must_not_run_twice_fails_when_it_is_interrupted(bench: Bench)
     assert bench.agent is not None
     bench.commit()
     oid = job._p_oid
-    bench.storage.fail(BEFORE_FINISH, Killed(), skip=1)  # the start is committed, the end is not
+    bench.storage.fail(
+        Point.BEFORE_FINISH, Killed(), skip=1
+    )  # the start is committed, the end is not
 
     with pytest.raises(Killed):
         work_until_done(bench)

@@ -24,10 +24,10 @@ from tests.integration.job.test_death_at_any_commit import (
     an_expired_job,
     work_until_done,
 )
-from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, VOTE, Killed
 from tests.support.two import QUEUES, TwoBench
 from zasync.interfaces import COMPLETED
 from zasync.job import Job
+from zasync.testing.faults import Killed, Point
 
 ORDERS = pytest.mark.parametrize(
     "order", [("main", QUEUES), (QUEUES, "main")], ids=["data first", "queue first"]
@@ -88,7 +88,7 @@ def ends_well(bench: TwoBench, scenario: Scenario, oids: list[bytes]) -> None:
 
 @ORDERS
 @SCENARIOS
-@pytest.mark.parametrize("point", [VOTE, BEFORE_FINISH, AFTER_FINISH])
+@pytest.mark.parametrize("point", [Point.VOTE, Point.BEFORE_FINISH, Point.AFTER_FINISH])
 def test_a_death_at_any_commit_loses_and_repeats_nothing(
     scenario: Scenario, point: str, order: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,8 +107,8 @@ def test_a_death_at_any_commit_loses_and_repeats_nothing(
             break
     assert number > 1
     taken_over = "had committed its changes in main" in caplog.text
-    assert taken_over == ((scenario is not an_expired_job and point != VOTE) or taken_over)
-    if point == BEFORE_FINISH:
+    assert taken_over == ((scenario is not an_expired_job and point != Point.VOTE) or taken_over)
+    if point == Point.BEFORE_FINISH:
         assert taken_over
 
 
@@ -117,9 +117,9 @@ def test_a_death_at_any_commit_loses_and_repeats_nothing(
 @pytest.mark.parametrize(
     ("point", "error"),
     [
-        (AFTER_FINISH, ClientDisconnected("after")),
-        (BEFORE_FINISH, ClientDisconnected("before")),
-        (VOTE, ConflictError()),
+        (Point.AFTER_FINISH, ClientDisconnected("after")),
+        (Point.BEFORE_FINISH, ClientDisconnected("before")),
+        (Point.VOTE, ConflictError()),
     ],
     ids=["disconnected after", "disconnected before", "conflict"],
 )

@@ -15,13 +15,13 @@ from tests.support.bench import UUID as BENCH
 from tests.support.bench import Bench
 from tests.support.benches import bench, standing
 from tests.support.clocks import StandingClock
-from tests.support.faulty import AFTER_FINISH
 from tests.unit.job import things
 from zasync.dispatcher import Dispatcher, pop
 from zasync.dispatcher.polling import Poller
 from zasync.foundation import clock
 from zasync.interfaces import ACTIVE, COMPLETED, AbortedError, ReassignedError
 from zasync.job import Job, NeverRetry
+from zasync.testing.faults import Point
 
 __all__ = ["bench", "standing"]
 
@@ -146,7 +146,7 @@ def test_r3_a_commit_whose_outcome_is_unknown_leaves_neither_callbacks_nor_place
     job = bench.held(things.multiply, 4)
     callback = job.addCallback(things.same)
     bench.commit()
-    fault = bench.storage.fail(AFTER_FINISH, ClientDisconnected(), skip=1)
+    fault = bench.storage.fail(Point.AFTER_FINISH, ClientDisconnected(), skip=1)
 
     job()
 

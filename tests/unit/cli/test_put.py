@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Reading the words of `zasync put`, and putting against odds."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import transaction
+import ZODB
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError, StorageError
 
 from zasync.cli.errors import CommandError
@@ -11,6 +15,7 @@ from zasync.cli.opening import UnknownQueue, look
 from zasync.cli.put import NotImportable, NotJSON, find_callable, put_job, read_arguments
 from zasync.interfaces import KEY
 from zasync.job import Job
+from zasync.testing.faults import FaultyStorage, Point
 
 
 @pytest.mark.parametrize(
@@ -90,10 +95,52 @@ def test_nothing_is_put_if_conflicts_do_not_end(connection: Any) -> None:
         put_job(connection, "", lambda: Job(len, "abc"))
 
 
-def test_a_commit_in_doubt_is_told_and_not_tried_again(connection: Any) -> None:
-    Odds(connection, OSError("gone"))
+@pytest.fixture
+def faulty() -> FaultyStorage:
+    return FaultyStorage()
+
+
+@pytest.fixture
+def over_faulty(faulty: FaultyStorage) -> Iterator[Any]:
+    db = ZODB.DB(faulty)
+    connection = db.open(transaction_manager=transaction.TransactionManager())
+    yield connection
+    faulty.faults.clear()
+    connection.transaction_manager.abort()
+    connection.close()
+    db.close()
+
+
+@pytest.mark.parametrize("point", [Point.BEGIN, Point.BEFORE_FINISH, Point.AFTER_FINISH])
+@pytest.mark.parametrize("error", [ClientDisconnected(), OSError("gone")])
+def test_a_commit_in_doubt_puts_one_job(
+    over_faulty: Any, faulty: FaultyStorage, point: Point, error: Exception
+) -> None:
+    fault = faulty.fail(point, error)
+    job = put_job(over_faulty, "", lambda: Job(len, "abc"))
+    assert fault.met == 1
+    assert list(look(over_faulty)[KEY][""]) == [job]
+
+
+def test_a_commit_in_doubt_is_told_where_the_database_cannot_be_asked(
+    over_faulty: Any, faulty: FaultyStorage
+) -> None:
+    def go_away() -> None:
+        faulty.fail(Point.LOAD, ClientDisconnected(), times=99)
+        raise ClientDisconnected
+
+    faulty.call(Point.AFTER_FINISH, go_away)
     with pytest.raises(CommandError, match="may be put or not"):
-        put_job(connection, "", lambda: Job(len, "abc"))
+        put_job(over_faulty, "", lambda: Job(len, "abc"))
+
+
+def test_a_database_that_is_away_before_the_commit_has_nothing_put(
+    over_faulty: Any, faulty: FaultyStorage
+) -> None:
+    over_faulty.cacheMinimize()
+    faulty.fail(Point.LOAD, ClientDisconnected(), times=99)
+    with pytest.raises(CommandError, match="nothing was put"):
+        put_job(over_faulty, "", lambda: Job(len, "abc"))
 
 
 def test_another_error_of_the_commit_is_raised_as_it_is(connection: Any) -> None:

@@ -3,27 +3,42 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
 import sqlite3
 import sys
+import threading
 from typing import Any
 
 import pytest
 import relstorage.adapters.interfaces
 import transaction.interfaces
 import ZEO.Exceptions
+import zodbpickle.pickle
 from persistent import Persistent
+from ZODB.FileStorage.FileStorage import FileStorageQuotaError
 from ZODB.POSException import (
     ConflictError,
     DanglingReferenceError,
+    InvalidObjectReference,
     POSKeyError,
     ReadConflictError,
     ReadOnlyError,
     StorageError,
     StorageTransactionError,
+    TransactionTooLargeError,
 )
 
 from tests.support.queues import View, db, open_view, view
-from zasync.foundation.errors import Trouble, classify, why_unreadable
+from zasync.foundation.errors import (
+    ROWS,
+    TROUBLES,
+    Kind,
+    Trouble,
+    classify,
+    kind_of,
+    why_unreadable,
+)
 from zasync.interfaces import AbortedError, TimeoutError, UnresolvableError
 
 __all__ = ["db", "open_view", "view"]
@@ -129,6 +144,58 @@ def test_what_postgresql_says_is_sorted_by_its_own_class(name: str, trouble: Tro
     errors = pytest.importorskip("psycopg2.errors")
     assert classify(getattr(errors, name)(), from_storage=True) is trouble
     assert classify(getattr(errors, name)()) is Trouble.OTHER  # a job may use it for itself
+
+
+def raised_by(function: Any, *args: Any) -> Exception:
+    """The error that `function` really raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        function(*args)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "here", "from_storage"),
+    [
+        (ConflictError(), Kind.CONFLICT, Kind.CONFLICT),
+        (transaction.interfaces.TransientError(), Kind.CONFLICT, Kind.CONFLICT),
+        (TransientStorageError(), Kind.INFRASTRUCTURE, Kind.INFRASTRUCTURE),
+        (ZEO.Exceptions.ServerException(), Kind.INFRASTRUCTURE, Kind.INFRASTRUCTURE),
+        (FileStorageQuotaError(), Kind.INFRASTRUCTURE, Kind.INFRASTRUCTURE),
+        (OSError(errno.ENOSPC, "disk full"), Kind.USER, Kind.INFRASTRUCTURE),
+        (ReadOnlyError(), Kind.READ_ONLY, Kind.READ_ONLY),
+        (POSKeyError(b"\0" * 8), Kind.DATA_MISSING, Kind.DATA_MISSING),
+        (raised_by(pickle.dumps, lambda: None), Kind.NOT_STORABLE, Kind.NOT_STORABLE),
+        (raised_by(pickle.dumps, threading.Lock()), Kind.USER, Kind.NOT_STORABLE),
+        (raised_by(zodbpickle.pickle.dumps, lambda: None), Kind.USER, Kind.NOT_STORABLE),
+        (InvalidObjectReference(), Kind.NOT_STORABLE, Kind.NOT_STORABLE),
+        (TransactionTooLargeError(), Kind.NOT_STORABLE, Kind.NOT_STORABLE),
+        (AbortedError(), Kind.USER, Kind.USER),
+        (TimeoutError(), Kind.USER, Kind.USER),
+        (KeyError(), Kind.USER, Kind.USER),
+        (GeneratorExit(), Kind.USER, Kind.USER),
+        (SystemExit(), Kind.ENDING, Kind.ENDING),
+        (KeyboardInterrupt(), Kind.ENDING, Kind.ENDING),
+        (MemoryError(), Kind.ENDING, Kind.ENDING),
+    ],
+    ids=lambda value: None if isinstance(value, Kind) else type(value).__name__,
+)
+def test_each_kind_of_error_is_told(error: BaseException, here: Kind, from_storage: Kind) -> None:
+    assert kind_of(error) is here
+    assert kind_of(error, from_storage=True) is from_storage
+
+
+def test_no_row_and_no_kind_goes_without_a_decision() -> None:
+    assert set(TROUBLES) == set(Kind)
+    assert {row.kind for row in ROWS} == set(Kind)
+
+
+@pytest.mark.parametrize("name", sorted({name for row in ROWS for name in row.names}))
+def test_each_name_is_that_of_a_class_where_it_can_be_imported(name: str) -> None:
+    module_name, _, class_name = name.rpartition(".")
+    module = pytest.importorskip(module_name)
+    found = getattr(module, class_name)
+    if name != "pickle.PicklingError":  # written in C or in Python, as the interpreter has it
+        assert f"{found.__module__}.{found.__qualname__}" == name
 
 
 @pytest.fixture

@@ -45,3 +45,20 @@ def test_every_name_is_reached_in_the_code_and_every_place_is_named() -> None:
     for path in SOURCE.rglob("*.py"):
         reached += re.findall(r'\breach\("([^"]+)"\)', path.read_text())
     assert sorted(reached) == sorted(fail_points.POINTS)
+
+
+def test_an_action_can_wait_for_its_turn_and_come_to_an_end() -> None:
+    happened: list[int] = []
+    with fail_points.armed("run.taken", lambda: happened.append(1), skip=1, times=2) as armed:
+        for _ in range(5):
+            reach("run.taken")
+    assert happened == [1, 1]
+    assert armed.met == 2
+
+
+def test_what_is_armed_anew_begins_anew() -> None:
+    with fail_points.armed("run.taken", lambda: None, times=1):
+        reach("run.taken")
+        again = fail_points.arm("run.taken", lambda: None, times=1)
+        reach("run.taken")
+    assert again.met == 1

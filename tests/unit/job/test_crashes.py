@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.bench import UUID, Bench
 from tests.support.clocks import StandingClock
-from tests.support.faulty import Killed
 from zasync.interfaces import COMPLETED, PENDING, AbortedError, PoisonError
 from zasync.job import Job, NeverRetry, RetryCommonForever, crashes, parallel
 from zasync.queue import Queue
+from zasync.testing.faults import Killed
 
 from . import things
 from .test_callbacks import called, names
@@ -313,8 +313,7 @@ def dying_in(bench: Bench, name: str) -> Any:
     """A job whose callback kills the process each time that it is called."""
 
     def kill(*args: Any) -> None:
-        bench.storage.dead = True
-        raise Killed
+        bench.storage.kill()
 
     job = put(bench, multiply, 4)
     job.addCallback(called(name, kill)).addCallback(called("handler"))
@@ -357,8 +356,7 @@ def test_a_callback_whose_process_died_three_times_is_parked_and_its_parent_goes
 
 def test_a_callback_of_a_callback_is_parked_too(bench: Bench, standing: StandingClock) -> None:
     def kill(*args: Any) -> None:
-        bench.storage.dead = True
-        raise Killed
+        bench.storage.kill()
 
     job = put(bench, multiply, 4)
     job.addCallbacks(success=called("outer")).addCallback(called("poison", kill))

@@ -14,7 +14,6 @@ from ZODB.POSException import ConflictError
 
 from tests.support.bench import Bench
 from tests.support.clocks import StandingClock
-from tests.support.faulty import Killed
 from zasync.failure import Failure
 from zasync.interfaces import (
     ACTIVE,
@@ -27,6 +26,7 @@ from zasync.interfaces import (
     TimeoutError,
 )
 from zasync.job import Job, NeverRetry
+from zasync.testing.faults import Killed
 
 from . import things
 from .test_callbacks import called, names
@@ -432,7 +432,7 @@ def test_an_interrupted_callback_that_is_given_up_lets_the_others_go_on(bench: B
     bench.storage.fail("after finish", Killed(), skip=2)
     with pytest.raises(Killed):
         job()
-    bench.storage.dead = False
+    bench.storage.revive()
     bench.open()
 
     job = bench.connection.get(job._p_oid)
@@ -455,13 +455,12 @@ def half_done(bench: Bench) -> Any:
     bench.commit()
 
     def die(*args: Any) -> None:
-        bench.storage.dead = True
-        raise Killed
+        bench.storage.kill()
 
     things.script["active"] = Script(die, "again")
     with pytest.raises(Killed):
         job()
-    bench.storage.dead = False
+    bench.storage.revive()
     bench.open()
     return bench.connection.get(job._p_oid)
 

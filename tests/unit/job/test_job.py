@@ -136,11 +136,11 @@ def test_every_attribute_has_a_default_in_the_class(bench: Bench) -> None:
 
 def test_a_plain_job_is_one_record(bench: Bench) -> None:
     bench.commit()
-    before = len(bench.storage.changes)
+    before = len(bench.storage.storage.changes)
 
     bench.stored(multiply, 1, b=(2, [3]))
 
-    assert len(bench.storage.changes) == before + 1
+    assert len(bench.storage.storage.changes) == before + 1
 
 
 # Arguments

@@ -17,7 +17,6 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from tests.support.bench import Bench
-from tests.support.faulty import AFTER_FINISH, BEFORE_FINISH, Killed
 from tests.support.two import QUEUES, TwoBench
 from zasync import testing, threadlocal
 from zasync.failure import Failure
@@ -37,6 +36,7 @@ from zasync.job.marker import FENCES, KEPT, MARKERS
 from zasync.job.performance import perform
 from zasync.job.run import Ending, Run
 from zasync.queue import Queue
+from zasync.testing.faults import Killed, Point
 
 from . import things
 from .things import Counter, Plain, multiply
@@ -88,11 +88,7 @@ def put(bench: TwoBench, function: Callable[[], Any], **options: Any) -> bytes:
 
 
 def die(bench: TwoBench) -> Callable[[], None]:
-    def kill() -> None:
-        bench.storage.dead = True
-        raise Killed
-
-    return kill
+    return bench.storage.kill
 
 
 def killed_between(bench: TwoBench, function: Callable[[], Any], **options: Any) -> Any:
@@ -217,7 +213,7 @@ def test_an_oid_that_something_else_got_is_told(
     oid = put(two, lambda: two.queue.put(Job(multiply, 5)) and None)
     with testing.fail_points.armed(HALF, die(two)), pytest.raises(Killed):
         two.work()
-    two.storage.dead = False
+    two.storage.revive()
     two.fresh()
     markers = two.connection.root()[MARKERS]
     (marker,) = markers.present()
@@ -393,17 +389,17 @@ def test_a_death_between_two_databases_of_users_is_a_clear_failure(
         three.connection.get_connection("more").root()["counter"].add()
 
     oid = put(three, work)
-    finish = three.storages["main"].tpc_finish
+    finish = three.storages["main"].storage.tpc_finish
 
     def dying(*args: Any) -> Any:
         if things.acts:
             die(three)()
         return finish(*args)
 
-    three.storages["main"].tpc_finish = dying  # type: ignore[method-assign]
+    three.storages["main"].storage.tpc_finish = dying  # type: ignore[method-assign]
     with pytest.raises(Killed):
         three.work()
-    three.storages["main"].tpc_finish = finish  # type: ignore[method-assign]
+    three.storages["main"].storage.tpc_finish = finish  # type: ignore[method-assign]
     three.restart()
     three.work()
 
@@ -444,7 +440,7 @@ def test_one_database_has_no_markers_and_no_bytes_of_them(bench: Bench) -> None:
     job = bench.queue.put(Job(things.act, "it"))
     assert bench.agent is not None
     bench.commit()
-    bench.storage.fail(BEFORE_FINISH, Killed(), skip=1)
+    bench.storage.fail(Point.BEFORE_FINISH, Killed(), skip=1)
     with pytest.raises(Killed):
         bench.work()
     bench.restart()
@@ -495,7 +491,7 @@ def test_an_interrupt_of_the_keyboard_between_the_databases_loses_nothing(two: T
 
 def test_an_error_before_the_first_finish_has_the_job_run_again(two: TwoBench) -> None:
     oid = put(two, lambda: 9)
-    two.storage.fail(BEFORE_FINISH, ClientDisconnected(), skip=1)
+    two.storage.fail(Point.BEFORE_FINISH, ClientDisconnected(), skip=1)
 
     two.work()
 
@@ -592,7 +588,7 @@ def test_a_job_that_ran_by_hand_is_taken_over(two: TwoBench) -> None:
     job = two.keep(Job(things.act, "it"))
     with testing.fail_points.armed(HALF, die(two)), pytest.raises(Killed):
         job()
-    two.storage.dead = False
+    two.storage.revive()
     two.fresh()
 
     again = two.home.get(job._p_oid)
@@ -605,7 +601,7 @@ def test_a_job_that_ran_by_hand_is_taken_over(two: TwoBench) -> None:
 
 
 def test_recovery_can_die_and_be_done_again(two: TwoBench) -> None:
-    for point in (BEFORE_FINISH, AFTER_FINISH):
+    for point in (Point.BEFORE_FINISH, Point.AFTER_FINISH):
         for number in range(12):
             bench = TwoBench(("main", QUEUES))
             bench.root["counter"] = Counter()
@@ -847,7 +843,7 @@ def started_again(bench: TwoBench, function: Callable[[], Any]) -> Run:
     job = bench.keep(Job(things.act, "it"))
     with testing.fail_points.armed(HALF, die(bench)), pytest.raises(Killed):
         job()
-    bench.storage.dead = False
+    bench.storage.revive()
     two_databases.names = two_databases.Names()
     bench.fresh()
     job = bench.home.get(job._p_oid)
@@ -889,7 +885,7 @@ def test_a_job_that_is_started_again_gets_its_callbacks(two: TwoBench) -> None:
     things_oid.append(job._p_oid)
     with testing.fail_points.armed(HALF, die(two)), pytest.raises(Killed):
         job()
-    two.storage.dead = False
+    two.storage.revive()
     two.fresh()
     job = two.home.get(job._p_oid)
     two_databases.note_interruption(job)
@@ -1033,7 +1029,7 @@ def test_what_is_not_there_any_more_is_not_new(two: TwoBench) -> None:
     put(two, lambda: two.root.update({"its job": two.queue.put(Job(multiply, 5))}))
     with testing.fail_points.armed(HALF, die(two)), pytest.raises(Killed):
         two.work()
-    two.storage.dead = False
+    two.storage.revive()
     two.fresh()
 
     assert not carrying.is_new(two.root["its job"], two.home)
@@ -1051,7 +1047,7 @@ def test_a_job_that_another_job_calls_is_taken_over_whole(two: TwoBench) -> None
 
     with testing.fail_points.armed(HALF, second), pytest.raises(Killed):
         outer()
-    two.storage.dead = False
+    two.storage.revive()
     two.fresh()
     two.home.get(inner._p_oid).handleInterrupt()
 
