@@ -101,7 +101,7 @@ class Site:
 
         def shorten() -> None:
             for record in self.queue.dispatchers.values():
-                record.ping_death_interval = timedelta(seconds=0.2)
+                record.set_intervals(timedelta(seconds=0.1), timedelta(seconds=0.2))
 
         self.commit(shorten)
 
