@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,6 +41,14 @@ SETTINGS = {
 HBA = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 
 
+# Ends the server with the number of its first argument when this process is killed.
+GUARD = """\
+import os, signal, sys
+if sys.stdin.read() != "ended":
+    os.kill(int(sys.argv[1]), signal.SIGQUIT)
+"""
+
+
 class NoPostgres(Exception):
     """There is no PostgreSQL that could be started here; the message says why."""
 
@@ -60,6 +69,7 @@ class PostgresServer:
         self.password = secrets.token_urlsafe(12)
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[str] | None = None
         try:
             self._make_cluster()
         except BaseException:
@@ -83,6 +93,12 @@ class PostgresServer:
             self._process = self._run(
                 "postgres", "-D", str(self._data), stdout=log, stderr=subprocess.STDOUT
             )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-c", GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self._await_readiness(self._process)
 
     def stop(self) -> None:
@@ -244,6 +260,9 @@ class PostgresServer:
     def _wait(self) -> None:
         assert self._process is not None
         self._process.wait(SECONDS)
+        if self._guard is not None:
+            self._guard.communicate("ended", SECONDS)
+            self._guard = None
 
     def _children(self) -> list[int]:
         assert self._process is not None
