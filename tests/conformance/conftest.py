@@ -13,9 +13,17 @@ from tests.conformance.places import PLACES, Place, place
 from tests.support.running import Site
 
 
-@pytest.fixture(
-    params=[pytest.param(name, id=name, marks=marks) for name, (_, marks) in PLACES.items()]
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a test run on each storage that can do what its marks `where` say."""
+    if "storage" in metafunc.fixturenames:
+        wanted = {word for mark in metafunc.definition.iter_markers("where") for word in mark.args}
+        able = {name: kind for name, kind in PLACES.items() if wanted <= kind.can}
+        assert able, f"no storage can do all of {wanted}"
+        params = [pytest.param(name, id=name, marks=kind.marks) for name, kind in able.items()]
+        metafunc.parametrize("storage", params, indirect=True)
+
+
+@pytest.fixture
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A new, empty storage, of each kind in turn."""
     work.reset()

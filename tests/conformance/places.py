@@ -53,8 +53,6 @@ class Place:
         if "FileStorage" in self.name:
             self.open().storage.pack(time.time(), referencesf, gc=collect)
         elif "DemoStorage" in self.name:
-            if collect:
-                pytest.skip("DemoStorage collects no garbage, since its base could refer to it")
             # Its own pack stumbles over changes that were given to it (ZODB 6.4).
             self.open().storage.changes.pack(time.time(), referencesf, gc=False)
         elif "ZEO" in self.name:
@@ -138,22 +136,33 @@ def _postgresql(name: str, server: PostgresServer, keep_history: str) -> Place:
     )
 
 
-PLACES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-    "FileStorage": (file_storage, ()),
-    "DemoStorage": (demo_storage, ()),
-    "ZEO": (zeo, (pytest.mark.zeo,)),
-    "RelStorage/SQLite": (sqlite, ()),
-    "RelStorage/PostgreSQL": (history_free, (pytest.mark.postgres,)),
-    "RelStorage/PostgreSQL with history": (history_preserving, (pytest.mark.postgres,)),
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How to make a storage of one kind, and what can be done with it, in one word each."""
+
+    make: Callable[..., Any]
+    can: frozenset[str]
+    marks: tuple[Any, ...] = ()
+
+
+_POSTGRES = (pytest.mark.postgres,)
+_ALL = {"processes", "prompt", "server", "cut off", "hold commits", "forbid writes", "collect"}
+
+PLACES = {
+    "FileStorage": Kind(file_storage, frozenset({"prompt", "collect"})),
+    "DemoStorage": Kind(demo_storage, frozenset({"prompt"})),
+    "ZEO": Kind(zeo, frozenset({"processes", "prompt", "server", "collect"}), (pytest.mark.zeo,)),
+    "RelStorage/SQLite": Kind(sqlite, frozenset({"processes", "hold commits", "collect"})),
+    "RelStorage/PostgreSQL": Kind(history_free, frozenset(_ALL), _POSTGRES),
+    "RelStorage/PostgreSQL with history": Kind(history_preserving, frozenset(_ALL), _POSTGRES),
 }
 
 
 @contextmanager
 def place(name: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     """A new, empty storage of one kind."""
-    make, _ = PLACES[name]
     server = request.getfixturevalue("postgres_server") if "PostgreSQL" in name else None
-    made = make(name, directory, server)
+    made = PLACES[name].make(name, directory, server)
     if isinstance(made, Place):
         made = iter([made])
     for each in made:

@@ -72,9 +72,8 @@ def assert_each_took_effect_once(site: Site, jobs: list[Any]) -> None:
     assert [job for job in jobs if site.sees(lambda job=job: job.result) not in range(count)] == []
 
 
+@pytest.mark.where("cut off")
 def test_clients_that_are_cut_off_while_jobs_run_do_each_once(client: Site, storage: Place) -> None:
-    if storage.cut_off is None:
-        pytest.skip("this server does not cut its clients off")
     with running(storage.open(), poll_interval=0.2, size=2):
         jobs = transfers(client)
         for done in range(2, COUNT, 5):
@@ -83,11 +82,10 @@ def test_clients_that_are_cut_off_while_jobs_run_do_each_once(client: Site, stor
         assert_each_took_effect_once(client, jobs)
 
 
+@pytest.mark.where("server")
 def test_a_server_that_is_killed_while_jobs_run_does_each_once(
     client: Site, storage: Place
 ) -> None:
-    if storage.server is None:
-        pytest.skip("there is no server")
     with running(storage.open(), poll_interval=0.2, size=2):
         jobs = transfers(client)
         for done in (2, 12):
@@ -97,9 +95,8 @@ def test_a_server_that_is_killed_while_jobs_run_does_each_once(
         assert_each_took_effect_once(client, jobs)
 
 
+@pytest.mark.where("hold commits")
 def test_a_commit_that_must_wait_for_too_long_is_done_later(client: Site, storage: Place) -> None:
-    if storage.hold_commits is None:
-        pytest.skip("commits here wait for ever, or not at all")
     with running(storage.open(), poll_interval=0.2):
         job = client.put(Job(work.wait_at, "lock", 1), retry_policy_factory=work.patient)
         assert work.gate("lock reached").wait(15)
@@ -110,11 +107,10 @@ def test_a_commit_that_must_wait_for_too_long_is_done_later(client: Site, storag
     assert client.sees(lambda: dict(client.root["marks"])) == {1: 1}
 
 
+@pytest.mark.where("forbid writes")
 def test_a_server_that_takes_no_writes_for_a_while_only_delays(
     client: Site, storage: Place
 ) -> None:
-    if storage.forbid_writes is None:
-        pytest.skip("nobody makes this storage read-only")
     with running(storage.open(), poll_interval=0.2):
         job = client.put(Job(work.wait_at, "write", 1), retry_policy_factory=work.patient)
         assert work.gate("write reached").wait(15)
@@ -126,11 +122,10 @@ def test_a_server_that_takes_no_writes_for_a_while_only_delays(
 
 
 @pytest.mark.process
+@pytest.mark.where("processes")
 def test_the_jobs_of_a_process_that_is_killed_are_done_by_another(
     client: Site, storage: Place
 ) -> None:
-    if not storage.separate:
-        pytest.skip("one process at a time can have this storage open")
     doomed, survivor = uuid.uuid4(), uuid.uuid4()
     client.commit(lambda: register(client, doomed, size=3))
     with other_process(DISPATCHER, storage.uri, str(doomed)) as other:

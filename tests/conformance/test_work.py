@@ -101,11 +101,10 @@ def test_a_job_that_is_due_later_is_not_run_before(client: Site, storage: Place)
     assert client.sees(lambda: later.result) >= due.timestamp()
 
 
+@pytest.mark.where("prompt")
 def test_a_put_in_another_process_wakes_where_that_is_promised(
     client: Site, storage: Place
 ) -> None:
-    if not storage.prompt:
-        pytest.skip("the poll finds it")
     with running(storage.open(), poll_interval=NEVER):
         client.completed(client.put(Job(work.mark, 1)))
 
@@ -129,8 +128,18 @@ def test_a_cache_for_one_object_is_only_slower(client: Site, storage: Place) -> 
     assert marks(client) == once(*range(8))
 
 
-@pytest.mark.parametrize("collect", [True, False], ids=["with gc", "without gc"])
-def test_packing_while_jobs_run_loses_nothing(client: Site, storage: Place, collect: bool) -> None:
+@pytest.mark.where("collect")
+def test_packing_with_garbage_collection_while_jobs_run_loses_nothing(
+    client: Site, storage: Place
+) -> None:
+    pack_while_jobs_run(client, storage, collect=True)
+
+
+def test_packing_while_jobs_run_loses_nothing(client: Site, storage: Place) -> None:
+    pack_while_jobs_run(client, storage, collect=False)
+
+
+def pack_while_jobs_run(client: Site, storage: Place, *, collect: bool) -> None:
     count = 20
     with running(storage.open(), poll_interval=SOON, size=2):
         jobs = client.commit(

@@ -86,6 +86,14 @@ class Events:
 
     # jobs
 
+    def large_argument(self, what: str, size: int) -> None:
+        event_log.warning(
+            "%s takes %d bytes, which are written again with each change of the arguments; keep"
+            " large things in persistent objects or blobs and pass those",
+            what,
+            size,
+        )
+
     def job_started(self, job: Any) -> None:
         if trace_log.isEnabledFor(logging.DEBUG):
             trace_log.debug("started %r", job)

@@ -76,6 +76,9 @@ class Job(Chaining, Persistent):
     Arguments are looked at when the job is put.  See `zasync.interfaces.IJob`.
     """
 
+    largest_argument: ClassVar[int | None] = 16 * 2**20
+    """Bytes that one argument may take, when the job is put; None: any number."""
+
     # What is stored, each with its default, so that only what differs lies in the record.
     _status = NEW
     _parent: Any = None
@@ -228,7 +231,10 @@ class Job(Chaining, Persistent):
                 record._p_invalidate()
 
     def check_storable(self, connection: Any) -> None:
-        """NotStorableError, naming the thing, if callable or arguments cannot be committed."""
+        """NotStorableError, naming the thing, if callable or arguments cannot be committed.
+
+        Also if one of the arguments is larger than `largest_argument`.
+        """
         payload = self._payload
         target = None if payload is None else payload.target
         callables.check_nameable(self._names, target)
@@ -237,10 +243,14 @@ class Job(Chaining, Persistent):
             values.check_storable(f"the callable {name}", target, connection)
         for index, value in enumerate(self._args if payload is None else payload.args):
             if not values.is_plain(value):
-                values.check_storable(f"argument {index} of {name}", value, connection)
+                values.check_argument(
+                    f"argument {index} of {name}", value, connection, self.largest_argument
+                )
         for key, value in (self._kwargs if payload is None else payload.kwargs).items():
             if not values.is_plain(value):
-                values.check_storable(f"argument {key!r} of {name}", value, connection)
+                values.check_argument(
+                    f"argument {key!r} of {name}", value, connection, self.largest_argument
+                )
 
     # Where it is, and how far
 

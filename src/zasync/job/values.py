@@ -20,9 +20,11 @@ from persistent import Persistent
 from persistent.wref import WeakRef
 
 from zasync.failure import Failure
+from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import NotStorableError
 
+LARGE_ARGUMENT = 2**20  # bytes from which on the log says so
 INLINE_LIMIT = 1024  # about as many bytes of plain values lie in the job's own record
 
 _FIXED = frozenset(
@@ -162,11 +164,12 @@ _watch(WatchedDict, ["pop", "popitem", "clear", "update", "setdefault"])
 _watch(WatchedDict, ["__setitem__", "__delitem__", "__ior__"])
 
 
-def check_storable(what: str, value: Any, connection: Any) -> None:
+def check_storable(what: str, value: Any, connection: Any) -> int:
     """NotStorableError, naming `what`, if `value` could not be committed through `connection`.
 
     `connection` may be None: then only whether it can be pickled is looked at.  New persistent
     objects that `value` leads to are looked into, those that are stored already are not.
+    Answers how many bytes `value` takes, without those objects.
     """
     seen: set[int] = set()
     todo = [value]
@@ -183,8 +186,10 @@ def check_storable(what: str, value: Any, connection: Any) -> None:
                 todo.append(candidate.__getstate__())
         return "persistent"
 
+    sizes: list[int] = []
     while todo:
-        pickler = zodbpickle.pickle.Pickler(io.BytesIO(), 3)
+        file = io.BytesIO()
+        pickler = zodbpickle.pickle.Pickler(file, 3)
         pickler.persistent_id = persistent_id
         try:
             pickler.dump(todo.pop())
@@ -195,6 +200,23 @@ def check_storable(what: str, value: Any, connection: Any) -> None:
                 f"{what} cannot be stored: {safe_repr(value)}"
                 f" ({type(error).__name__}: {error}); use plain values or persistent objects"
             ) from error
+        sizes.append(file.tell())
+    return sizes[0]
+
+
+def check_argument(what: str, value: Any, connection: Any, largest: int | None) -> None:
+    """NotStorableError as `check_storable` says, or if `value` takes more than `largest` bytes.
+
+    What is large though allowed is logged.
+    """
+    size = check_storable(what, value, connection)
+    if largest is not None and size > largest:
+        raise NotStorableError(
+            f"{what} takes {size:,} bytes, and at most {largest:,} are allowed: keep it in a"
+            " persistent object or a blob and pass that, or raise Job.largest_argument"
+        )
+    if size > LARGE_ARGUMENT:
+        events.large_argument(what, size)
 
 
 def _check_home(what: str, candidate: Any, connection: Any) -> None:

@@ -86,6 +86,12 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
         {"events": ERROR},
         ["process 2", "what went wrong", "0.5 s"],
     ),
+    (
+        "large_argument",
+        ("argument 0 of f", 2_000_000),
+        {"events": WARNING},
+        ["argument 0 of f", "2000000", "blobs"],
+    ),
     ("notices_unavailable", ("main",), {"events": INFO}, ["'main'", "psycopg2", "polls"]),
     ("notices_lost", ("main", OSError("gone"), 0.5), {"events": WARNING}, ["'main'", "0.5 s"]),
     ("notices_back", ("main",), {"events": INFO}, ["'main'", "back"]),

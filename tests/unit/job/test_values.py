@@ -251,3 +251,19 @@ def test_an_object_of_a_connected_database_is_taken(bench: Bench) -> None:
     bench.manager.abort()
     one.close()
     two.close()
+
+
+def test_an_argument_that_is_too_large_is_refused_with_advice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotStorableError, match=r"argument 0 of .* takes 16,777,2.*blob"):
+        bench.queue.put(Job(multiply, b"x" * Job.largest_argument))
+    with pytest.raises(NotStorableError, match="argument 'b' of"):
+        bench.queue.put(Job(multiply, 1, b=b"x" * Job.largest_argument))
+    monkeypatch.setattr(Job, "largest_argument", None)
+    bench.queue.put(Job(multiply, b"x" * (16 * 2**20)))
+
+
+def test_a_large_argument_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.queue.put(Job(multiply, b"x" * 2**20))
+    assert "argument 0 of tests.unit.job.things.multiply takes 10" in caplog.text
