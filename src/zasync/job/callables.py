@@ -121,7 +121,8 @@ def _find(names: Names) -> Any:
 def find_global(module: str, qualname: str) -> Any:
     """Import `module` and answer its attribute `qualname`; UnresolvableError if that fails."""
     try:
-        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        # Not from sys.modules: that has modules too which another thread is importing right now.
+        found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # an import may raise anything

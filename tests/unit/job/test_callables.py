@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,13 @@ from BTrees.OOBTree import OOBTree
 from tests.support.bench import Bench
 from zasync.interfaces import COMPLETED, NEW, NotStorableError, UnresolvableError
 from zasync.job import Job
-from zasync.job.callables import check_nameable, check_resolvable, describe, resolve
+from zasync.job.callables import (
+    check_nameable,
+    check_resolvable,
+    describe,
+    find_global,
+    resolve,
+)
 
 from . import things
 from .things import Counter, OwnJob, Plain, multiply
@@ -369,3 +377,28 @@ def test_another_program_does_not_take_its_own_function_for_it(bench: Bench, mai
         with pytest.raises(UnresolvableError, match=r"of the program /somewhere/program.py"):
             job()
     assert job.status == NEW
+
+
+def test_a_module_that_another_thread_is_importing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(
+        "from tests.unit.job import things\n"
+        "things.script['begun']()\n"
+        "things.script['go']()\n"
+        "def work(): return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    begun, go = threading.Event(), threading.Event()
+    things.script.update(begun=begun.set, go=lambda: go.wait(10))
+    importing = threading.Thread(target=importlib.import_module, args=["slow_to_import"])
+    found: list[Any] = []
+    looking = threading.Thread(target=lambda: found.append(find_global("slow_to_import", "work")()))
+    importing.start()
+    assert begun.wait(10)
+    looking.start()
+    looking.join(0.2)
+    go.set()
+    importing.join(10)
+    looking.join(10)
+    assert found == [7]
