@@ -232,7 +232,8 @@ def add_callbacks(entry: Entry, kinds: tuple[str, ...]) -> None:
     """Give the job of `entry` callbacks of these kinds."""
     for kind in kinds:
         effects = Effects(entry.number, kind)
-        callback = effects.job = entry.job.addCallback(Job(call_back, effects, kind))
+        callback = effects.job = Job(call_back, effects, kind)
+        entry.job.addCallback(callback)  # which may run it at once
         entry.callbacks = (*entry.callbacks, (callback, effects))
 
 

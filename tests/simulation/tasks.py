@@ -157,6 +157,34 @@ class Event(threading.Event):
         return self._world.wait(self.is_set, "event", timeout)  # type: ignore[no-any-return]
 
 
+class RLock:
+    """A lock for which a task waits without keeping the turn."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self._owner: Any = None
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        me = self._world.scheduler.running
+        if self._count and self._owner is not me:
+            limit = None if timeout < 0 else timeout
+            if not blocking or not self._world.wait(lambda: not self._count, "lock", limit):
+                return False
+        self._owner = me
+        self._count += 1
+        return True
+
+    def release(self) -> None:
+        self._count -= 1
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+
 def threads_of(world: Any) -> Any:
     """What zasync gets instead of the module `threading`."""
 
@@ -188,6 +216,7 @@ def threads_of(world: Any) -> Any:
     module: Any = Threads("threading")
     module.Thread = Thread
     module.Event = lambda: Event(world)
+    module.RLock = lambda: RLock(world)
     module.current_thread = lambda: world.scheduler.running.stand_in
     return module
 
