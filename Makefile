@@ -34,13 +34,17 @@ FULLY_COVERED := \
 MAKE_VENV := $(RUN) pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
 
+# The tests, as `make test` runs them: with coverage, and without.
+PARTS := tests/unit tests/integration tests/docs
+WHOLE := tests/acceptance tests/conformance tests/kills tests/torture tests/simulation tests/teeth
+
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit covered docs bench teeth simulate kills torture \
+.PHONY: help demo test lint types layers unit system covered docs bench teeth simulate kills torture \
 	torture-long format
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
@@ -52,7 +56,8 @@ help:
 	@echo "make lint              ruff: rules and format"
 	@echo "make types             mypy"
 	@echo "make layers            import-linter"
-	@echo "make unit [ARGS=...]   pytest with branch coverage"
+	@echo "make unit [ARGS=...]   the tests of parts, with branch coverage"
+	@echo "make system [ARGS=..]  real processes and servers, simulated histories, seeded bugs"
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
 	@echo "make teeth             which test catches which seeded bug"
 	@echo "make bench             what a job costs, and how soon it starts"
@@ -65,7 +70,7 @@ help:
 demo: $(CORE)
 	@$(BIN)/zasync demo $(ARGS)
 
-test: lint types layers unit covered docs
+test: lint types layers unit covered system docs
 
 lint: $(DEV)
 	$(RUN) ruff check
@@ -78,7 +83,11 @@ layers: $(DEV)
 	$(BIN)/lint-imports --no-logo
 
 unit: $(DEV)
-	$(RUN) pytest -n 2 --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(RUN) pytest -n 2 --cov --cov-report=term-missing:skip-covered $(PARTS) $(ARGS)
+
+# Much of it waits for processes, so three at a time keep two cores busy.
+system: $(DEV)
+	$(RUN) pytest -n 3 --dist worksteal $(WHOLE) $(ARGS)
 
 # Coverage passes over a file that is not there, so a module that moved would go unchecked.
 covered: $(DEV)

@@ -141,12 +141,15 @@ def test_packing_while_jobs_run_loses_nothing(client: Site, storage: Place) -> N
 
 def pack_while_jobs_run(client: Site, storage: Place, *, collect: bool) -> None:
     count = 20
+
+    def put(number: int) -> Any:
+        return client.queue.put(Job(work.mark, number), retry_policy_factory=work.patient)
+
     with running(storage.open(), poll_interval=SOON, size=2):
-        jobs = client.commit(
-            lambda: [client.queue.put(Job(work.mark, number)) for number in range(count // 2)]
-        )
+        jobs = client.commit(lambda: [put(number) for number in range(count // 2)])
         storage.pack(collect=collect)
-        jobs += [client.put(Job(work.mark, number)) for number in range(count // 2, count)]
+        for number in range(count // 2, count):
+            jobs.append(client.commit(lambda number=number: put(number)))
         client.completed(*jobs, seconds=60)
     client.connection.cacheMinimize()
     assert client.sees(lambda: [job.result for job in jobs]) == list(range(count))

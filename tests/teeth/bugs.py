@@ -118,7 +118,7 @@ BUGS = (
             ),
             Edit("job/attempt.py", "if _look(run, settled or run.has_settled):", "if False:"),
         ),
-        ("tests/unit/job/test_doubt.py", "tests/integration/dispatcher/test_faults.py"),
+        ("tests/unit/job/test_doubt.py",),
     ),
     Bug(
         "retry only of errors that call themselves transient",
@@ -159,7 +159,9 @@ BUGS = (
                 "return bool(self.job.status == ACTIVE)",
             ),
         ),
-        ("tests/unit/job/test_interruption.py", "tests/integration/dispatcher"),
+        (
+            "tests/integration/dispatcher/test_membership.py::test_jobs_of_a_dispatcher_that_died_are_run_by_a_sibling",
+        ),
     ),
     Bug(
         "callbacks run before the result is committed",
@@ -230,7 +232,9 @@ BUGS = (
                 "                return\n",
             ),
         ),
-        ("tests/unit/queue",),
+        (
+            "tests/integration/faults/test_matrix.py::test_a_job_of_a_client_whose_clock_is_ahead_holds_up_nobody",
+        ),
     ),
     Bug(
         "deadline of a retry looked at the wrong way round",
@@ -241,7 +245,7 @@ BUGS = (
                 "due_moment(decision) < job._deadline",
             ),
         ),
-        ("tests/unit/job",),
+        ("tests/unit/job/test_calling.py::test_no_attempt_begins_after_the_deadline",),
     ),
     Bug(
         "place leaked when a job raises SystemExit",
@@ -260,7 +264,9 @@ BUGS = (
                 "",
             ),
         ),
-        ("tests/integration/dispatcher/test_performing.py",),
+        (
+            "tests/integration/dispatcher/test_performing.py::test_system_exit_in_a_job_fails_it_and_costs_no_place",
+        ),
     ),
     Bug(
         "site of a job left for the next one",
@@ -271,7 +277,9 @@ BUGS = (
                 "            connection.cacheGC()\n",
             ),
         ),
-        ("tests/integration/dispatcher/test_performing.py",),
+        (
+            "tests/integration/dispatcher/test_performing.py::test_a_job_finds_its_thread_clean_whatever_the_one_before_left",
+        ),
     ),
     Bug(
         "somebody's interaction left for the next job",
@@ -282,17 +290,23 @@ BUGS = (
                 "",
             ),
         ),
-        ("tests/integration/dispatcher/test_thread_state.py",),
+        (
+            "tests/integration/dispatcher/test_thread_state.py::test_a_job_does_not_act_for_the_one_who_acted_in_the_job_before",
+        ),
     ),
     Bug(
         "a dispatcher that cannot ping begins jobs",
         (Edit("job/attempt.py", "if not run.host.may_begin():", "if False:"),),
-        ("tests/integration/dispatcher/test_standing_still.py",),
+        (
+            "tests/integration/dispatcher/test_standing_still.py::test_a_dispatcher_that_cannot_ping_begins_no_job_until_it_can",
+        ),
     ),
     Bug(
         "a dispatcher that cannot ping begins coroutines",
         (Edit("dispatcher/coroutines.py", "if not self._may_begin():", "if False:"),),
-        ("tests/integration/dispatcher/test_standing_still.py",),
+        (
+            "tests/integration/dispatcher/test_standing_still.py::test_a_dispatcher_that_cannot_ping_begins_no_job_until_it_can",
+        ),
     ),
     Bug(
         "a poll that breaks off is the last one",
@@ -304,7 +318,9 @@ BUGS = (
                 "            raise\n",
             ),
         ),
-        ("tests/integration/dispatcher/test_standing_still.py",),
+        (
+            "tests/integration/dispatcher/test_standing_still.py::test_whatever_breaks_a_poll_off_the_next_goes_on_with_its_work",
+        ),
     ),
     Bug(
         "status and values of users' classes in one record",
@@ -315,7 +331,7 @@ BUGS = (
                 "    return 0\n",
             ),
         ),
-        ("tests/unit/job",),
+        ("tests/unit/job/test_calling.py::test_arguments_that_cannot_be_loaded_fail_the_job",),
     ),
     Bug(
         "function stored by reference",
@@ -326,7 +342,7 @@ BUGS = (
                 "        return (OBJECT, module, qualname), callable\n",
             ),
         ),
-        ("tests/unit/job",),
+        ("tests/unit/job/test_callables.py",),
     ),
     Bug(
         "failure that keeps local variables",
@@ -386,7 +402,18 @@ BUGS = (
                 "    if clock.wait(None, seconds):\n",
             ),
         ),
-        ("tests/unit/foundation/test_attempts.py", "tests/integration/dispatcher/test_faults.py"),
+        ("tests/unit/foundation/test_attempts.py::test_a_pause_is_a_wait_that_a_stop_ends",),
+    ),
+    Bug(
+        "dead dispatcher emptied in one transaction, however many jobs it held",
+        (
+            Edit(
+                "dispatcher/polling.py",
+                "            if record.hand_back(BATCH):\n",
+                "            if record.hand_back(None):\n",
+            ),
+        ),
+        ("tests/integration/dispatcher/test_recovery.py",),
     ),
     Bug(
         "records pruned while their agents hold jobs",
@@ -408,6 +435,6 @@ BUGS = (
                 "            pass\n",
             ),
         ),
-        ("tests/unit/job",),
+        ("tests/unit/job/test_calling.py::test_a_job_that_commits_is_warned_about",),
     ),
 )
