@@ -161,6 +161,14 @@ class Events:
             _shown(error),
         )
 
+    def repair_failed(self, job: str, failure: Any) -> None:
+        event_log.critical(
+            "%s failed, which is to see to a job that was interrupted; it is tried again in a"
+            " minute, and again:\n%s",
+            job,
+            printable(failure.getTraceback()),
+        )
+
     def commit_retried_often(self, job: str, count: int, error: Any) -> None:
         event_log.critical(
             "the commit of %s has failed %d times, last with %s; trying on",

@@ -17,6 +17,7 @@ from zasync.foundation import attempts, clock
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.reporting import events
 from zasync.interfaces import IJob, IRetryPolicy
+from zasync.job import crashes
 
 Decision = bool | datetime | timedelta
 """True: again now.  False: no more.  A moment or a delay: back to the queue until then."""
@@ -101,12 +102,22 @@ class RetryCommonForever(RetryCommonFourTimes):
     """The default for callbacks: conflicts and interruptions without limit.
 
     A commit error of any other kind is tried again too, after a pause that grows like that for a
-    disconnected storage, with a CRITICAL log every few times.
+    disconnected storage, with a CRITICAL log every few times.  A job of ours that repairs another
+    one is put off for a minute after any error of its own: that other job would be lost with it.
     """
 
     conflict_limit = None
     interruption_limit = None
     log_every = 5
+    repair_pause = timedelta(minutes=1)
+
+    def jobError(self, failure: Any, data_cache: dict[str, Any]) -> Decision:
+        decision = super().jobError(failure, data_cache)
+        job = self.parent
+        if decision is False and crashes.is_repair(job) and not job.is_callback:
+            events.repair_failed(repr(job), failure)
+            return self.repair_pause
+        return decision
 
     def commitError(self, failure: Any, data_cache: dict[str, Any]) -> Decision:
         if classify(failure.value, from_storage=True) is not Trouble.OTHER:

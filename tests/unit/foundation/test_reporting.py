@@ -55,6 +55,7 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
     ("process_ending_error", (JOB, SystemExit()), {"events": ERROR}, ["mul(3, 4)", "SystemExit"]),
     ("tear_down_failed", (TEXT,), {"events": CRITICAL}, ["job 17"]),
     ("policy_failed", (JOB, TROUBLE), {"events": CRITICAL}, ["mul(3, 4)", "what went wrong"]),
+    ("repair_failed", (TEXT, FAILURE), {"events": CRITICAL}, ["job 17", "again", "Traceback"]),
     ("commit_retried_often", (TEXT, 5, FAILURE), {"events": CRITICAL}, ["job 17", "5 times"]),
     ("interrupted", (JOB, True), {"events": WARNING}, ["mul(3, 4)", "True"]),
     ("taken_over", (JOB, ("main",)), {"events": WARNING}, ["mul(3, 4)", "main"]),

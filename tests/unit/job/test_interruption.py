@@ -25,7 +25,7 @@ from zasync.interfaces import (
     BadStatusError,
     TimeoutError,
 )
-from zasync.job import Job, NeverRetry
+from zasync.job import Job, NeverRetry, bookkeeping, interruption
 from zasync.testing.faults import Killed
 
 from . import things
@@ -583,3 +583,41 @@ def test_continuing_a_job_without_a_result_does_nothing(bench: Bench) -> None:
 
     assert names() == []
     assert Counter().value == 0
+
+
+def test_a_repair_that_fails_is_tried_again_until_it_can_be_done(
+    bench: Bench,
+    standing_clock: StandingClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = left_active(bench, multiply, 4)
+    bookkeeping.put_resumption(bench.queue, job.handleInterrupt)
+    bench.commit()
+    with monkeypatch.context() as broken:
+        broken.setattr(interruption, "_interrupt", odd)
+        bench.work()
+    assert job.status == ACTIVE
+    assert "it is tried again in a minute" in caplog.text
+    standing_clock.move(seconds=61)
+    bench.work()
+    assert (job.status, job.result) == (COMPLETED, 8)
+
+
+def test_a_callback_that_fails_another_job_is_no_repair(bench: Bench) -> None:
+    job = bench.held(multiply, 4)
+    other = bench.stored(multiply, 1)
+    other()
+    callback = job.addCallback(Job(fail_it, other=other))
+    bench.commit()
+    job()
+    assert callback.status == COMPLETED
+    assert callback.result.check(BadStatusError)
+
+
+def odd(*args: Any) -> Any:
+    raise ValueError("odd")
+
+
+def fail_it(result: Any, other: Any) -> None:
+    other.fail()
