@@ -167,9 +167,8 @@ def _is_put(thing: Any, connection: Any) -> bool:
     if not relations.is_job(thing) or thing.status != PENDING:
         return False
     parent: Any = thing.parent
-    if parent is None or parent._p_jar is not connection or not IQueue.providedBy(parent):
-        return False
-    return is_new(thing, connection) or _stored_status(thing) != PENDING
+    lies_here = parent is not None and parent._p_jar is connection and IQueue.providedBy(parent)
+    return lies_here and (is_new(thing, connection) or _stored_status(thing) != PENDING)
 
 
 def _stored_status(job: Any) -> str:

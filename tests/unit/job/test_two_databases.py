@@ -23,6 +23,7 @@ from zasync.failure import Failure
 from zasync.foundation import clock
 from zasync.interfaces import (
     ACTIVE,
+    CALLBACKS,
     COMPLETED,
     PENDING,
     PartialCommitError,
@@ -32,7 +33,7 @@ from zasync.interfaces import (
 from zasync.job import Job, NeverRetry, carrying, two_databases
 from zasync.job.attempt import take_over
 from zasync.job.by_hand import ByHand
-from zasync.job.marker import FENCES, KEPT, MARKERS
+from zasync.job.marker import FENCES, KEPT, MARKERS, REMOVED_AT_ONCE
 from zasync.job.performance import perform
 from zasync.job.run import Ending, Run
 from zasync.queue import Queue
@@ -42,6 +43,12 @@ from . import things
 from .things import Counter, Plain, multiply
 
 HALF = "run.half_committed"
+
+
+@pytest.fixture(autouse=True)
+def no_slots_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests did with slots in this process is forgotten."""
+    monkeypatch.setattr(two_databases, "names", two_databases.Names())
 
 
 @pytest.fixture(params=["data first", "queue first"])
@@ -738,6 +745,25 @@ def test_a_callback_without_the_other_database_is_left_too(two: TwoBench) -> Non
     assert job.status == ACTIVE
 
 
+def test_callbacks_without_the_other_database_are_left_to_another_worker(
+    two: TwoBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = two.keep(Job(multiply, 1))
+    callback = job.addCallback(Job(things.act, "callback"))
+    job.parent, job._status, job._result = two.queue, CALLBACKS, 2
+    callback._status, callback._interrupted = ACTIVE, ((5, ("gone",)),)
+    two.commit()
+
+    job.resumeCallbacks()
+
+    assert (job.status, callback.status) == (CALLBACKS, ACTIVE)
+    assert "not open in this process: gone" in caplog.text
+    two.begin()
+    (again,) = two.queue
+    assert again.begin_after > clock.now()
+    assert again.callable == job.resumeCallbacks
+
+
 # Slots
 
 
@@ -782,6 +808,18 @@ def test_runners_that_never_come_back_leave_few_slots(two: TwoBench) -> None:
     two.commit()
 
     assert len(present(two)) <= KEPT // 600_000_000 + 2
+
+
+def test_of_many_old_slots_a_few_are_removed_at_once(two: TwoBench) -> None:
+    job = two.keep(Job(multiply, 1))
+    markers = two_databases.markers_in(two.connection)
+    for number in range(5):
+        markers.write(str(number), marker_for(two, job, number), lambda old: True)
+    clock.current().move(days=3)  # type: ignore[attr-defined]
+    markers.write("new", marker_for(two, job, 9), lambda old: True)
+    two.commit()
+
+    assert len(present(two)) == 5 - REMOVED_AT_ONCE + 1
 
 
 def marker_for(bench: TwoBench, job: Any, token: int) -> Any:
