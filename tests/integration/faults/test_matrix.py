@@ -6,7 +6,8 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -295,13 +296,35 @@ def test_a_clock_that_jumps_kills_nobody_and_loses_nothing(
 def test_a_job_of_a_client_whose_clock_is_ahead_holds_up_nobody(here: Cluster) -> None:
     counter = counter_in(here)
     (ahead,) = put(here, Job(counter.count), begin_after=clock.now() + timedelta(minutes=10))
+    with clock_ahead(timedelta(minutes=10)):
+        (of_the_future,) = put(here, Job(counter.count))
     (job,) = put(here, Job(counter.count))
     here.add(FIRST).start()
 
     here.run_until(lambda: job.status == COMPLETED, "the job behind it", seconds=30)
+    here.run_until(lambda: of_the_future.status == COMPLETED, "one put at once", seconds=30)
 
     assert ahead.status == PENDING
     here.run_to_the_end(ahead)
+
+
+@contextmanager
+def clock_ahead(by: timedelta) -> Iterator[None]:
+    """What happens in the block is done by a process whose wall clock is ahead."""
+    real = clock.current()
+
+    class Ahead:
+        def now(self) -> datetime:
+            return real.now() + by
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    clock.install(Ahead())  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        clock.install(real)
 
 
 def test_a_steady_stream_starves_nobody_that_came_before(here: Cluster) -> None:
