@@ -71,8 +71,9 @@ DRIVER_NAMES = frozenset(
         "psycopg2.OperationalError",
         "psycopg2.InterfaceError",
         "psycopg2.errors.IdleInTransactionSessionTimeout",
+        # It has one class for all that the server says.
+        "pg8000.exceptions.DatabaseError",
         "pg8000.exceptions.InterfaceError",
-        "pg8000.exceptions.OperationalError",
         "sqlite3.OperationalError",
     }
 )

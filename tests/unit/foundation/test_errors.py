@@ -109,7 +109,7 @@ def test_an_error_means_the_same_wherever_it_comes_from(
         ConnectionResetError(),
         driver_error("psycopg2", "OperationalError"),
         driver_error("psycopg2", "InterfaceError"),
-        driver_error("pg8000.exceptions", "OperationalError"),
+        driver_error("pg8000.exceptions", "DatabaseError"),
         sqlite3.OperationalError(),
     ],
     ids=lambda error: type(error).__name__,
