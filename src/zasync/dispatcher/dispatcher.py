@@ -37,7 +37,7 @@ from zasync.foundation import clock
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
-from zasync.storage import forget_when_disconnected
+from zasync.storage import mend
 
 STUCK_AFTER = 2  # poll intervals without a poll that was committed
 GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stops
@@ -140,8 +140,7 @@ class Dispatcher:
         self._last_poll = clock.monotonic()
         self._grow_database_pools(2)  # for the polls, and for the coroutines
         self._poller = Poller(self, clock.current().token())
-        for database in self.db.databases.values():  # that others may have opened
-            forget_when_disconnected(database.storage)
+        mend(self.db)  # others may have opened it
         self.hints.start()
         self._watch = Watch(self)
         self._watch.start()

@@ -15,9 +15,9 @@ from zasync.storage.errors import StorageUnreachable as StorageUnreachable
 from zasync.storage.errors import UnknownScheme as UnknownScheme
 from zasync.storage.notices import hear_others as hear_others
 from zasync.storage.notices import tell_others as tell_others
-from zasync.storage.oids import forget_when_disconnected as forget_when_disconnected
 from zasync.storage.opening import DEFAULT_WAIT as DEFAULT_WAIT
 from zasync.storage.opening import close_database as close_database
+from zasync.storage.opening import mend as mend
 from zasync.storage.opening import open_database as open_database
 from zasync.storage.schema import SCHEMA as SCHEMA
 from zasync.storage.schema import check_schema as check_schema

@@ -122,7 +122,7 @@ class _Opening:
             for tries_left in reversed(range(_TRIES)):
                 try:
                     db = self.open_once(databases)
-                    oids.forget_when_disconnected(db.storage)
+                    mend(db)
                     return db
                 except Exception as error:
                     databases.pop(self.name, None)  # ZODB enters a database before it is ready
@@ -209,3 +209,14 @@ def _checked_file(uri: str, create: bool) -> str:
 
 def _lost_the_race(error: Exception) -> bool:
     return isinstance(error, ConflictError) or relstorage.lost_the_race(error)
+
+
+def mend(db: Any) -> None:
+    """Work around what is known to go wrong in the storages of `db` when processes are killed.
+
+    `open_database` and dispatchers do this; call it once for a database that was opened otherwise
+    and in which others work that may die.
+    """
+    for database in db.databases.values():
+        oids.forget_when_disconnected(database.storage)
+        relstorage.forget_aborted(database.storage)

@@ -255,3 +255,26 @@ def _bounded(uri: str, seconds: int) -> str:
     for option, value in LIBPQ_DEFAULTS.items():
         uri = with_default(uri, option, value)
     return with_default(uri, "connect_timeout", max(2, seconds))
+
+
+def forget_aborted(storage: Any) -> None:
+    """Have RelStorage on SQLite forget what an aborted transaction was about to write.
+
+    It lies in a temporary table of a connection that is used again.  RelStorage 4.3 empties that
+    table only if SQLite is amid a transaction, which it is not when a read conflict ends the
+    vote: the next commit over this connection then writes what was aborted.  Other storages are
+    left alone; may be called again.
+    """
+    manager = getattr(getattr(storage, "_adapter", None), "connmanager", None)
+    if type(manager).__module__ != "relstorage.adapters.sqlite.connmanager":
+        return
+    original = manager._may_need_rollback
+    if hasattr(original, "forgets_aborted"):
+        return
+
+    def may_need_rollback(connection: Any) -> bool:
+        # Only those that store have something to clean up.
+        return bool(getattr(connection, "before_commit_functions", ())) or original(connection)
+
+    may_need_rollback.forgets_aborted = True  # type: ignore[attr-defined]
+    manager._may_need_rollback = may_need_rollback

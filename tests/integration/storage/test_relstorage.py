@@ -6,7 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import transaction
 import ZODB
+from persistent.mapping import PersistentMapping
+from ZODB.POSException import ReadConflictError
 
 from tests.support.processes import run_without
 from zasync.storage import StorageError, close_database, open_database
@@ -151,3 +154,37 @@ for uri in ("sqlite:///?data_dir=x", "postgresql://me@host/jobs", "redis://host"
     assert "pip install 'zasync[relstorage]'" in sqlite
     assert "pip install 'zasync[postgresql]'" in postgresql
     assert "known are demo, file, memory, zconfig, zeo" in unknown
+
+
+@pytest.mark.parametrize("keep_history", ["true", "false"])
+def test_what_a_read_conflict_has_aborted_does_not_come_back_with_the_next_commit(
+    tmp_path: Path, keep_history: str
+) -> None:
+    uri = f"sqlite:///?data_dir={tmp_path}/jobs&keep_history={keep_history}"
+    databases = [open_database(uri), open_database(uri)]
+    managers = [transaction.TransactionManager() for _ in databases]
+    mine, theirs = (
+        db.open(transaction_manager=manager)
+        for db, manager in zip(databases, managers, strict=True)
+    )
+    mine.root()["read"], mine.root()["written"] = PersistentMapping(), PersistentMapping()
+    managers[0].commit()
+    for manager in managers:
+        manager.begin()
+    mine.root()["written"]["by"] = "an aborted transaction"
+    mine.readCurrent(mine.root()["read"])
+    theirs.root()["read"]["changed"] = True
+    managers[1].commit()
+    with pytest.raises(ReadConflictError):
+        managers[0].commit()
+    managers[0].abort()
+
+    mine.root()["something else"] = True
+    managers[0].commit()
+
+    managers[1].begin()
+    assert dict(theirs.root()["written"]) == {}
+    for connection, manager, db in zip((mine, theirs), managers, databases, strict=True):
+        manager.abort()
+        connection.close()
+        close_database(db)
