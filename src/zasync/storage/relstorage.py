@@ -265,7 +265,7 @@ def forget_aborted(storage: Any) -> None:
     vote: the next commit over this connection then writes what was aborted.  Other storages are
     left alone; may be called again.
     """
-    manager = getattr(getattr(storage, "_adapter", None), "connmanager", None)
+    manager: Any = getattr(getattr(storage, "_adapter", None), "connmanager", None)
     if type(manager).__module__ != "relstorage.adapters.sqlite.connmanager":
         return
     original = manager._may_need_rollback
