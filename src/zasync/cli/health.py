@@ -33,7 +33,6 @@ from zasync.storage.uri import redacted, with_default
 
 @click.command()
 @db_option
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON; it is always printed.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -48,7 +47,7 @@ from zasync.storage.uri import redacted, with_default
     metavar="S",
     help="A due job may lie there for S seconds while agents have places (30).",
 )
-def health(uri: str, as_json: bool, timeout: float, patience: float) -> None:
+def health(uri: str, timeout: float, patience: float) -> None:
     """Tell how the queues and their dispatchers do, as one line of JSON.
 
     The exit code is 0 if all is well, 1 if something stands still, and 2 if everything may, or

@@ -36,7 +36,7 @@ def test_jobs_that_nobody_works_break_it_and_a_worker_heals_it(desk: Desk) -> No
     assert found["problems"][0]["do"] == "start a worker"
     with desk.started("worker", "--db", "Data.fs", "--size", 1) as worker:
         until(lambda: desk.lines("held"), "the job to begin")
-        code, found = health(desk, "Data.fs", "--json")
+        code, found = health(desk, "Data.fs")
         assert (code, kinds(found)) == (0, [])
         (dispatcher,) = found["queues"][0]["dispatchers"]
         assert (dispatcher["places"], dispatcher["taken"]) == (1, 1)
