@@ -101,7 +101,7 @@ class Look:
             "name": self.name,
             "waiting": len(self.queue),
             "oldest_due": self._described(*self.due[0]) if self.due else None,
-            "parked": len(getattr(self.queue, "parked", ())),
+            "parked": len(self.queue.parked),
             "dispatchers": [self._dispatcher(record) for record in self.records],
         }
 
@@ -227,13 +227,13 @@ class Look:
                 )
 
     def _parked(self) -> Iterator[Problem]:
-        parked = len(getattr(self.queue, "parked", ()))
+        parked = len(self.queue.parked)
         if parked:
             yield self._problem(
                 "parked",
                 DEGRADED,
                 f"{parked} jobs are parked, since their process died under them again and again",
-                "see what they do, and put them back or remove them",
+                "see why (zasync parked), then put them back or discard them",
             )
 
 
