@@ -64,6 +64,12 @@ def wait_and_count(name: str) -> int:
     return count_up()
 
 
+def wait_here_and_count() -> int:
+    """Wait at a gate that is only for the runs of this dispatcher."""
+    wait_at(str(zasync.local.getDispatcher().UUID))
+    return count_up()
+
+
 def leave() -> None:
     raise SystemExit(3)
 

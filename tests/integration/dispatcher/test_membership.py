@@ -17,7 +17,7 @@ from tests.support.running import Runner, Site, running, until
 from zasync.agent import Agent, addMainAgentActivationHandler
 from zasync.dispatcher import Dispatcher, clear, get, pop
 from zasync.foundation.process import this_process
-from zasync.interfaces import COMPLETED, PENDING
+from zasync.interfaces import ACTIVE, COMPLETED, PENDING
 from zasync.job import Job
 
 
@@ -131,6 +131,24 @@ def test_jobs_of_a_dispatcher_that_died_are_run_by_a_sibling(
         assert site.queue.dispatchers[dead.uuid].activated is None
     assert site.root["count"] == 1, "the run of the dead dispatcher, which goes on, commits nothing"
     assert "is dead; handing back its jobs" in caplog.text
+
+
+def test_a_zombie_that_ends_while_its_job_runs_elsewhere_commits_nothing(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(site.db, poll_interval=0.05) as zombie:
+        short_lived(site, zombie)
+        job = site.put(Job(jobs.wait_here_and_count))
+        until(jobs.gate(f"{zombie.uuid} reached").is_set, "the first run")
+        zombie.vanish()
+        with running(site.db, poll_interval=0.05) as alive:
+            until(jobs.gate(f"{alive.uuid} reached").is_set, "the second run")
+            jobs.gate(str(zombie.uuid)).set()
+            until(lambda: "ReassignedError" in caplog.text, "what the zombie says")
+            assert site.sees(lambda: (job.status, site.root.get("count"))) == (ACTIVE, None)
+            jobs.gate(str(alive.uuid)).set()
+            site.completed(job)
+    assert site.root["count"] == 1
 
 
 def test_a_living_sibling_is_left_alone_whatever_the_clocks_say(site: Site) -> None:
