@@ -8,7 +8,9 @@ leave what belongs to a job that is running.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import zope.component
@@ -17,7 +19,9 @@ from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from zasync.foundation.containers import CompletedCollection
+from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import (
+    ACTIVE,
     COMPLETED,
     BadStatusError,
     IAgent,
@@ -59,10 +63,11 @@ def _stored_callable(attribute: str, text: str) -> Any:
 
 @zope.interface.implementer(IAgent)
 class Agent(Persistent):
-    """Holds at most `size` running jobs, chosen by `filter(job)` or by `chooser(agent)`.
+    """Has at most `size` jobs run at once, chosen by `filter(job)` or by `chooser(agent)`.
 
     A chooser answers a job that it has claimed from `agent.queue`, or None.  Subclasses may
-    override `_choose` instead.
+    override `_choose` instead.  With `batch`, a thread performs up to so many short jobs one
+    after the other and commits them together, about every `batch_time`.
     """
 
     parent: Any = None
@@ -70,9 +75,18 @@ class Agent(Persistent):
     _filter: Any = None
     _chooser: Any = None
     _progress: Any = None  # oid of a held job -> line; made when the first is noted
+    _batch = 1
+    _batch_time = 50_000  # microseconds
+    _width: int | None = None  # how many held jobs may have been begun; None: any number
 
     def __init__(
-        self, chooser: Chooser | None = None, filter: Chooser | None = None, size: int = 3
+        self,
+        chooser: Chooser | None = None,
+        filter: Chooser | None = None,
+        size: int = 3,
+        *,
+        batch: int = 1,
+        batch_time: timedelta | None = None,
     ) -> None:
         # number of the claim -> job; the sentinel has the last number, since none is used twice
         self._running = LOBTree({_SENTINEL: 0})
@@ -80,6 +94,9 @@ class Agent(Persistent):
         self.mailbox = LOBTree({_SENTINEL: None})  # oid of a held job -> extras made meanwhile
         self.completed = CompletedCollection()
         self.size = size
+        self.batch = batch
+        if batch_time is not None:
+            self.batch_time = batch_time
         if chooser is not None and filter is not None:
             raise ValueError("an agent has a chooser or a filter, not both")
         if chooser is not None:
@@ -112,6 +129,30 @@ class Agent(Persistent):
         self._size = size
 
     @property
+    def batch(self) -> int:
+        """How many short jobs a thread may commit together at the most; 1: none."""
+        return self._batch
+
+    @batch.setter
+    def batch(self, batch: int) -> None:
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"the batch of an agent is a number of jobs from 1 on, not {batch!r}")
+        self._batch = batch
+
+    @property
+    def batch_time(self) -> timedelta:
+        """For how long jobs that ended may wait for others to be committed with; 50 ms."""
+        return timedelta(microseconds=self._batch_time)
+
+    @batch_time.setter
+    def batch_time(self, span: timedelta) -> None:
+        if not isinstance(span, timedelta):
+            raise TypeError(f"the batch_time of an agent is a timedelta, not {span!r}")
+        if span <= timedelta():
+            raise ValueError(f"the batch_time of an agent must be more than nothing, not {span}")
+        self._batch_time = span // timedelta(microseconds=1)
+
+    @property
     def queue(self) -> Any:
         """The queue, found through the parents, or None."""
         parent = self.parent
@@ -129,15 +170,20 @@ class Agent(Persistent):
         """
         return next(self.claim_jobs(1), None)
 
-    def claim_jobs(self, limit: int, memory: ClaimMemory | None = None) -> Iterator[Any]:
-        """Claim up to `limit` jobs, one after the other, while there is room for them."""
+    def claim_jobs(
+        self, limit: int, memory: ClaimMemory | None = None, *, ahead: int = 0
+    ) -> Iterator[Any]:
+        """Claim up to `limit` jobs, one after the other, while there is room for them.
+
+        `ahead` is the room for jobs that cannot be begun at once: see `may_have_begun`.
+        """
         record = self.parent
         if record is None or not record.activated or record.dead:
             return
         if record._p_jar is not None and record._p_oid is not None:
             # Else a sibling that finds us dead at this moment would not be in our way.
             record._p_jar.readCurrent(record)
-        room = min(limit, self._size - self.running)
+        room = min(limit, self._size + ahead - self.running)
         if room <= 0:
             return
         for job in self._choices(memory):
@@ -181,6 +227,35 @@ class Agent(Persistent):
     def running(self) -> int:
         """How many jobs it holds that count against `size`: all but those that wait for others."""
         return len(self._running) - 1
+
+    def widen(self, width: int) -> bool:
+        """Note that up to `width` held jobs may be begun and not ended; answers if that is news.
+
+        To be committed before any thread acts on it.
+        """
+        if width == self._width:
+            return False
+        self._width = width
+        return True
+
+    def may_have_begun(self) -> Callable[[Any], bool]:
+        """Answer a function that tells of a held ACTIVE job whether it may have been begun.
+
+        A dispatcher claims more than it has threads for, and begins its jobs in the order in
+        which it has claimed them.  At most `_width` are begun and not ended at a time.  So of those
+        without an end only the first so many can have been begun, apart from those that wait for
+        a Deferred or a coroutine, which say so themselves.
+        """
+        last = self._running.maxKey()
+        if self._width is not None and self.running > self._width:
+            without_end = (place for place, job in self.held() if _has_no_end(job))
+            last = next(itertools.islice(without_end, self._width - 1, None), last)
+
+        def begun(job: Any) -> bool:
+            in_order = isinstance(job._place, int) and self._running.get(job._place) is job
+            return not in_order or job._place <= last or not _has_no_end(job)
+
+        return begun
 
     def await_others(self, place: int) -> None:
         """Go on holding a job that waits for another, but no longer count it."""
@@ -266,6 +341,13 @@ class Agent(Persistent):
         """Number of the claim and job, of those that count against `size`; loads none."""
         return list(self._running.items(min=0))
 
+    def hold_anew(self, place: int) -> int:
+        """Have the job claimed under the number `place` come after all others; its new number."""
+        job = self._running.pop(place)
+        job._place = self._running[_SENTINEL] = self._running[_SENTINEL] + 1
+        self._running[job._place] = job
+        return job._place  # type: ignore[no-any-return]
+
     def held_at(self, place: int) -> Any:
         """The job claimed under the number `place`."""
         return self._running[place]
@@ -329,6 +411,15 @@ class Agent(Persistent):
 
     def __delitem__(self, index: int) -> None:
         self.remove(self[index])
+
+
+def _has_no_end(job: Any) -> bool:
+    """Whether a held job surely takes a place of its dispatcher, or waits for one."""
+    return (
+        why_unreadable(job) is None
+        and job.status == ACTIVE
+        and job._again is job._suspension is job.awaited is None
+    )
 
 
 @zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]

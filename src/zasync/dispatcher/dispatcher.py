@@ -26,7 +26,7 @@ from zasync.dispatcher.history import (
     moment,
     statistics,
 )
-from zasync.dispatcher.polling import Poller
+from zasync.dispatcher.polling import Poller, Size
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.dispatcher.pulse import Pulse
 from zasync.dispatcher.stopping import drained, goodbye
@@ -255,7 +255,7 @@ class Dispatcher:
 
         During a poll nothing can be said, since it is about to take what has ended so far.
         """
-        if self._polling:
+        if self._polling or pool.is_well_stocked:
             return
         patience = pool.patience()
         if not patience:
@@ -305,19 +305,22 @@ class Dispatcher:
         pools = self.queues.setdefault(queue_name, {})
         if agent_name not in pools:
             pool = Pool(self.db, queue_name, agent_name, lambda: self._job_ended(pool))
+            pool.perform = self.worker(pool).perform
             pools[agent_name] = pool
         return pools[agent_name]
 
     def worker(self, pool: Pool) -> Worker:
         return Worker(self, pool, self.jobs)
 
-    def resize_pools(self, sizes: dict[tuple[str, str], int]) -> None:
+    def resize_pools(self, sizes: dict[tuple[str, str], Size]) -> None:
         """Follow the sizes of the agents; an agent that is gone lets its threads finish."""
         change = 0
         for pool in self.pools():
             key = (pool.queue_name, pool.agent_name)
+            size = sizes.get(key, Size())
+            pool.batch_time = size.batch_time
             # A connection for each thread, and one for its job's live annotations.
-            change += 2 * pool.resize(sizes.get(key, 0))
+            change += 2 * pool.resize(size.places, size.batch)
             if key not in sizes and not pool.tracked:
                 del self.queues[pool.queue_name][pool.agent_name]
                 if not self.queues[pool.queue_name]:
@@ -348,9 +351,13 @@ class Dispatcher:
             poller, self.activated = self._poller, None
         self.hints.stop()
         self._next_timer()
+        for pool in self.pools():
+            pool.recall()
         reach("stop.draining")
         if self._poll_lock.acquire(timeout=POLL_END):  # what that hands over can end in time, too
             self._poll_lock.release()
+        for pool in self.pools():
+            pool.recall()
         grace = self.grace if grace is None else grace
         with self._polling_on(poller):  # else others would take us for dead in a long grace time
             self.outlasted = [tracked.key for tracked in drained(self.pools(), grace)]

@@ -13,7 +13,7 @@ from typing import Any
 from zasync.dispatcher.condition import overdue_report
 from zasync.dispatcher.history import Key, PollInfo
 from zasync.dispatcher.liveness import Observer
-from zasync.dispatcher.pool import Pool, Tracked
+from zasync.dispatcher.pool import RECALL_AFTER, Pool, Tracked
 from zasync.dispatcher.pulse import Ping
 from zasync.failure import Failure
 from zasync.foundation import clock
@@ -35,6 +35,15 @@ SWEEP_AGAIN = 600.0  # seconds until jobs left behind that nobody could read are
 RETRY_TWIN = 60.0  # seconds between two complaints about a twin
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How many jobs of an agent may run at once, and how a thread groups them."""
+
+    places: int = 0
+    batch: int = 1
+    batch_time: float = 0.05  # seconds
+
+
 @dataclasses.dataclass
 class Plan:
     """What is to be done in this process if the transaction is committed."""
@@ -43,7 +52,8 @@ class Plan:
     tidied: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
     started: list[tuple[Pool, Tracked, dict[str, Any]]] = dataclasses.field(default_factory=list)
     joined: set[str] = dataclasses.field(default_factory=set)
-    sizes: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    recalled: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
+    sizes: dict[tuple[str, str], Size] = dataclasses.field(default_factory=dict)
     bells: list[bytes] = dataclasses.field(default_factory=list)
     due: list[float] = dataclasses.field(default_factory=list)  # moments, seconds of the clock
     pings: dict[str, Ping] = dataclasses.field(default_factory=dict)  # by queue
@@ -255,18 +265,25 @@ class Poller:
         self, queue_name: str, agent_name: str, agent: Any, plan: Plan, info: PollInfo
     ) -> None:
         pool = self.dispatcher.pool(queue_name, agent_name)
-        plan.sizes[queue_name, agent_name] = agent.size
+        size = Size(agent.size, agent.batch, agent.batch_time.total_seconds())
+        plan.sizes[queue_name, agent_name] = size
+        pool.recall(RECALL_AFTER)
         self._tidy(agent, pool, plan)
         if not self.dispatcher.activated:
             return  # told to stop while this poll is under way
         self._recognise(agent, pool, plan)
         seen = info.agent(queue_name, agent_name)
+        ahead = pool.ahead()
+        # What is not true of the agent yet must be so before any thread is told.
+        plan.urgent |= agent.widen(pool.width(size.places, size.batch))
+        room = max(0, size.places + ahead - agent.running)
         try:
-            for job in agent.claim_jobs(agent.size, self.memory):
+            for job in agent.claim_jobs(room, self.memory, ahead=ahead):
                 token = clock.current().token()
                 job.start(token)
                 seen["new jobs"].append(self._start(pool, job, plan))
                 reach("poll.claimed")
+            pool.queue_is_empty = len(seen["new jobs"]) < room
         except Exception as error:
             if classify(error, from_storage=True) is not Trouble.OTHER:
                 raise  # the whole poll is to be repeated
@@ -279,16 +296,21 @@ class Poller:
         """Move what has ended to where it belongs."""
         reach("poll.tidying")
         held = {place: integer_oid(job) for place, job in agent.held()}
+        recalled: list[Tracked] = []
         for tracked in list(pool.tracked.values()):
             # Said of all: one that is not looked at has the next poll follow at once.
             tracked.looked_at = tracked.outcome is not None
             if held.get(tracked.place) != tracked.key[0]:  # others took it out
-                if tracked.outcome is not None:
+                if tracked.outcome is not None or tracked.recalled:
                     plan.tidied.append((pool, tracked))
                 continue
             if tracked.outcome is not None:
                 self._tidy_one(agent, pool, tracked, plan)
                 plan.tidied.append((pool, tracked))
+            elif tracked.recalled:
+                recalled.append(tracked)
+        for tracked in reversed(recalled):  # so that they keep their order
+            self._give_back(agent, pool, tracked, plan)
         for job in agent.awaiting():
             if why_unreadable(job) is None and job.status == COMPLETED:
                 agent.jobCompleted(job)
@@ -320,6 +342,15 @@ class Poller:
             hand_back_one(agent.held_at(tracked.place), agent, agent.queue, cause)
             plan.urgent = True
 
+    def _give_back(self, agent: Any, pool: Pool, tracked: Tracked, plan: Plan) -> None:
+        """Put a job that was claimed, and that no thread has begun, back where it was."""
+        job = agent.take(tracked.place)
+        if why_unreadable(job) is None and job.status == ACTIVE and job._token == tracked.token:
+            job.parent = agent.queue
+            agent.queue.putBack(job)
+        plan.tidied.append((pool, tracked))
+        plan.urgent = True
+
     def _recognise(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """See to jobs that the agent holds and this process does not know of.
 
@@ -329,6 +360,8 @@ class Poller:
         for place, job in agent.held():
             if (place, integer_oid(job)) in known or why_unreadable(job) is not None:
                 continue
+            if job.status in (ASSIGNED, ACTIVE) and any(key[0] > place for key in known):
+                agent.hold_anew(place)  # it is begun after those
             if job.status == ASSIGNED:
                 job.start(clock.current().token())
                 self._start(pool, job, plan)
@@ -380,20 +413,21 @@ class Poller:
 
     def _act(self, plan: Plan) -> None:
         for pool, tracked in plan.tidied:
-            pool.tracked.pop(tracked.key, None)
+            pool.forget(tracked)
         self.dispatcher.twins -= plan.joined
         for name in plan.joined:
             events.dispatcher_joined(self.dispatcher.UUID, name)
         self.joined |= plan.joined
         self.dispatcher.resize_pools(plan.sizes)
         self.dispatcher.hints.watch(plan.bells)
+        claimed: dict[Pool, list[Tracked]] = {}
         for pool, tracked, info in plan.started:
             self.dispatcher.jobs.started(tracked.key, info)
-            pool.track(tracked)
+            claimed.setdefault(pool, []).append(tracked)
+        for pool, jobs in claimed.items():
             try:
-                self.dispatcher.worker(pool).start(tracked)
-            except Exception as error:  # no thread to be had; the next poll finds the job again
-                pool.tracked.pop(tracked.key)
+                pool.hand_over(jobs)
+            except RuntimeError as error:  # no thread to be had; the next poll finds the jobs again
                 events.worker_failed(pool.queue_name, pool.agent_name, error)
 
     # The end
@@ -406,6 +440,7 @@ class Poller:
                 continue
             for agent_name, agent in list(record.items()):
                 pool = self.dispatcher.pool(queue.name, agent_name)
+                pool.recall()
                 self._tidy(agent, pool, Plan())
             record.last_ping.overdue = ()
             record.deactivate()

@@ -8,7 +8,8 @@ import dataclasses
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import transaction
@@ -17,12 +18,22 @@ import zope.component.hooks
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
 from zasync.foundation.reporting import events
-from zasync.job.run import Outcome
+from zasync.job.run import Ending, Outcome
 
 LONGEST_PATIENCE = 0.025  # seconds that a free place waits for others, at the most expected
+HORIZON = 0.1  # seconds of work, at the present pace, that are claimed ahead of need
+MOST_AHEAD = 100  # jobs that are claimed ahead at the most, for each member of a group
+RECALL_AFTER = 1.0  # seconds after which a job that no thread has begun is given back
+
+IN_THE_DATABASE = (Ending.COMPLETED, Ending.CALLBACKS, Ending.WAITING, Ending.RESCHEDULED)
+"""Endings that show in the job's record.  Of any other only the process knows until it is tidied;
+until then it takes its place, since it looks to others like a job that runs."""
 
 Task = Callable[[Any], None]
 """What a worker thread does with its connection."""
+
+Perform = Callable[["Tracked", Any], None]
+"""How a worker thread performs a claimed job with its connection."""
 
 
 @dataclasses.dataclass
@@ -41,6 +52,9 @@ class Tracked:
     since_micros: int = 0  # the same by the wall clock, microseconds since 1970
     thread: int | None = None  # which one is at it
     report_after: float = 0.0  # seconds of running after which it is (again) reported as overdue
+    counts: bool = False  # it is begun and takes one of the places of the pool
+    in_stock_since: float = 0.0  # when (monotonic) it was handed to the pool
+    recalled: bool = False  # was taken back before any thread had begun it
 
     def taken(self) -> None:
         """This thread is at it now."""
@@ -54,7 +68,12 @@ class Tracked:
 
 
 class Pool:
-    """The threads of one agent.  `resize` is called by the polling thread only."""
+    """The threads of one agent.  `resize` is called by the polling thread only.
+
+    Jobs that are claimed wait in the *stock* for a thread.  They are begun in the order in which
+    they were claimed, and at most `size` are begun and not ended: what is known of a death hangs
+    on both (`Agent.may_have_begun`).
+    """
 
     def __init__(
         self, db: Any, queue_name: str, agent_name: str, ended: Callable[[], None]
@@ -63,44 +82,73 @@ class Pool:
         self.queue_name = queue_name
         self.agent_name = agent_name
         self.size = 0
+        self.batch = 1  # so many jobs may be begun by one thread before any of them has ended
+        self.batch_time = 0.05  # seconds
+        self._largest_batch = 1  # of the groups that may be under way
+        self.perform: Perform | None = None
         self.stop_signal = threading.Event()
         self.threads: set[threading.Thread] = set()
         self.tracked: dict[Key, Tracked] = {}
         self.ended_signal = threading.Event()  # set when a job ends
+        self.queue_is_empty = False  # the last claim found less than it had room for
         self._ended = ended
-        self._inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: look for work; else end
+        self._tasks: deque[Task] = deque()
+        self._stock: deque[Tracked] = deque()
+        self._begun = 0  # jobs of the stock that were begun and have no outcome
+        self._wanted = 0  # jobs that the last poll wanted to have in stock
         self._lock = threading.Lock()
         self._last_end = clock.monotonic()
         self._pace = 1.0  # seconds from one end of a job to the next, smoothed
-        self._free = 0  # threads that wait for a task, less the tasks that wait for a thread
+        self._free = 0  # threads that wait for a call, less the calls that wait for a thread
         self._leaving = 0  # threads that are told to end, once they have done what they do
 
     # Threads
 
-    def resize(self, size: int) -> int:
+    def resize(self, size: int, batch: int = 1) -> int:
         """Have at most `size` threads from now on; answers by how many that is more.
+
+        Each may begin up to `batch` jobs before any of them has ended.
 
         A thread, with its connection, is made when a task finds none free; so jobs that wait for
         a Deferred or a coroutine cost none.
         """
         with self._lock:
             change, self.size = size - self.size, size
+            self.batch = batch
+            self._largest_batch = max(batch, self._largest_batch) if self._begun else batch
             surplus = len(self.threads) - self._leaving - size
             for _ in range(surplus):
                 self._leaving += 1
                 self._free -= 1
-                self._inbox.put(None)
+                self._calls.put(False)
+            self._call_threads(min(len(self._stock), size - self._begun))
         if change:
             events.pool_resized(self.queue_name, self.agent_name, size)
         return change
 
     def submit(self, task: Task) -> None:
-        """Have a thread do `task(connection)`.  Called in any thread."""
+        """Have a thread do `task(connection)`, before any job is begun.  Called in any thread."""
         with self._lock:
+            self._tasks.append(task)
+            try:
+                self._call_threads(1)
+            except RuntimeError:
+                self._tasks.pop()
+                raise
+
+    def _call_threads(self, number: int) -> None:
+        """Have up to `number` threads look for work; those that are busy look when they are done.
+
+        A call too many costs a look, one too few costs a job its start.
+        """
+        for _ in range(number):
             if self._free <= 0 and len(self.threads) - self._leaving < max(self.size, 1):
                 self._start_thread()
+            if self._free <= 0 and self.threads:
+                return
             self._free -= 1
-            self._inbox.put(task)
+            self._calls.put(True)
 
     def _start_thread(self) -> None:
         name = f"zasync {self.queue_name}/{self.agent_name}"
@@ -118,11 +166,10 @@ class Pool:
         attempts.stop_signal.set(self.stop_signal)
         connection = None
         try:
-            while (task := self._inbox.get()) is not None:
-                connection = connection or self._open()
-                contextvars.copy_context().run(self._do, task, connection)
-                with self._lock:
-                    self._free += 1
+            while self._calls.get():
+                while (task := self._next_task()) is not None:
+                    connection = connection or self._open()
+                    contextvars.copy_context().run(self._do, task, connection)
             with self._lock:
                 self._leaving -= 1
         except attempts.Stopped:
@@ -133,6 +180,19 @@ class Pool:
             if connection is not None:
                 clean_thread()
                 connection.close()
+
+    def _next_task(self) -> Task | None:
+        """What this thread is to do next; None: nothing, so it is free."""
+        with self._lock:
+            if self._tasks:
+                return self._tasks.popleft()
+            if self._stock and self._begun < self.size and self.perform is not None:
+                tracked, perform = self._stock.popleft(), self.perform
+                tracked.counts = True
+                self._begun += 1
+                return lambda connection: perform(tracked, connection)
+            self._free += 1
+            return None
 
     def _open(self) -> Any:
         """Open a connection, for as long as it takes the storage to come back."""
@@ -158,23 +218,86 @@ class Pool:
 
     # Jobs
 
-    def track(self, tracked: Tracked) -> None:
-        self.tracked[tracked.key] = tracked
+    def hand_over(self, claimed: Sequence[Tracked]) -> None:
+        """Have threads begin these jobs, which were claimed in this order.
+
+        RuntimeError if there is no thread, and none is to be had; then none of them is taken.
+        """
+        now = clock.monotonic()
+        with self._lock:
+            for tracked in claimed:
+                tracked.in_stock_since = now
+                self.tracked[tracked.key] = tracked
+            self._stock.extend(claimed)
+            try:
+                self._call_threads(min(len(self._stock), self.size - self._begun))
+            except RuntimeError:
+                for tracked in claimed:
+                    self._stock.pop()
+                    del self.tracked[tracked.key]
+                raise
+
+    def next_member(self, fits: Callable[[Tracked], bool]) -> Tracked | None:
+        """The next job of the stock, to be begun by a thread beside what it has begun, if it fits.
+
+        None if there is none.  It does not count against the places: its group does.
+        """
+        with self._lock:
+            if self._tasks or not self._stock or not fits(self._stock[0]):
+                return None
+            return self._stock.popleft()
+
+    def in_stock(self) -> int:
+        """How many claimed jobs wait for a thread."""
+        return len(self._stock)
+
+    def recall(self, patience: float = 0.0) -> None:
+        """Take back the jobs that no thread has begun, if the first has waited for `patience`.
+
+        They are marked, and are to be given back to the queue.
+        """
+        with self._lock:
+            if self._stock and clock.monotonic() - self._stock[0].in_stock_since >= patience:
+                for tracked in self._stock:
+                    tracked.recalled = True
+                    tracked.running = False
+                self._stock.clear()
 
     def settled(self, tracked: Tracked, outcome: Outcome) -> None:
         """A run has ended.  Called in a worker thread."""
-        tracked.outcome = outcome
-        tracked.running = False
         now = clock.monotonic()
-        self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
-        self._last_end = now
+        with self._lock:
+            tracked.outcome = outcome
+            tracked.running = False
+            if outcome.ending in IN_THE_DATABASE:
+                self._free_place(tracked)
+            self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
+            self._last_end = now
         self.ended_signal.set()
         self._ended()
 
+    def _free_place(self, tracked: Tracked) -> None:
+        if tracked.counts:
+            tracked.counts = False
+            self._begun -= 1
+
+    def forget(self, tracked: Tracked) -> None:
+        """The database knows all about this job.  Called by the polling thread."""
+        if self.tracked.get(tracked.key) is tracked:
+            del self.tracked[tracked.key]
+        with self._lock:
+            if tracked.counts:
+                self._free_place(tracked)
+                self._call_threads(min(len(self._stock), 1))
+
     @property
     def busy(self) -> list[Tracked]:
-        """The jobs that have no outcome yet."""
-        return [tracked for tracked in list(self.tracked.values()) if tracked.outcome is None]
+        """The jobs that have no outcome yet, apart from those that were taken back."""
+        return [
+            tracked
+            for tracked in list(self.tracked.values())
+            if tracked.outcome is None and not tracked.recalled
+        ]
 
     @property
     def has_ended_jobs(self) -> bool:
@@ -183,6 +306,29 @@ class Pool:
             tracked.outcome is not None and not tracked.looked_at
             for tracked in list(self.tracked.values())
         )
+
+    # When to claim, and how much
+
+    def ahead(self) -> int:
+        """How many jobs should be claimed beyond those that can be begun at once.
+
+        As many as are likely to be begun soon.  While no job ends, that is none: a job must not
+        wait here for a thread while other dispatchers have free ones.
+        """
+        pace = max(self._pace, clock.monotonic() - self._last_end)
+        self._wanted = min(int(HORIZON / pace), MOST_AHEAD * self.batch)
+        return self._wanted
+
+    def width(self, size: int, batch: int) -> int:
+        """How many jobs may be begun and not ended if the agent's sizes become these."""
+        with self._lock:  # what is surplus now still runs what it has begun
+            return max(size, len(self.threads), 1) * max(batch, self._largest_batch)
+
+    @property
+    def is_well_stocked(self) -> bool:
+        """Whether the next claim can wait, since the threads have enough to go on with."""
+        waiting = len(self._stock)
+        return waiting > 0 and (self.queue_is_empty or 2 * waiting > self._wanted)
 
     def patience(self) -> float:
         """How many seconds the next claim may wait, so that it takes more jobs at once.

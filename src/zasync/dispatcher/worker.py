@@ -31,11 +31,7 @@ class Worker:
     pool: Pool
     infos: JobInfos
 
-    def start(self, tracked: Tracked) -> None:
-        """Have a thread perform the job.  Called by the polling thread."""
-        self.pool.submit(lambda connection: self._perform(tracked, connection))
-
-    def _perform(self, tracked: Tracked, connection: Any) -> None:
+    def perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
         try:
             tracked.taken()

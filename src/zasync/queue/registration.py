@@ -261,18 +261,25 @@ def hand_back(agent: Any, queue: Any, cause: Cause = None, limit: int | None = N
     The newest come first: since each goes first in line, all keep their order.  `cause` is why.
     """
     if isinstance(cause, dict):
-        cause = {**cause, "agent": agent.name}
+        cause = {**cause, "agent": agent.name, "grouped": agent.batch > 1}
+    may_have_begun = agent.may_have_begun()
     count = 0
     for job in agent.newest_first():
         if count == limit:
             break
-        if hand_back_one(job, agent, queue, cause):
+        if hand_back_one(job, agent, queue, cause, may_have_begun):
             count += 1
             reach("recovery.handed_back")
     return count
 
 
-def hand_back_one(job: Any, agent: Any, queue: Any, cause: Cause = None) -> bool:
+def hand_back_one(
+    job: Any,
+    agent: Any,
+    queue: Any,
+    cause: Cause = None,
+    may_have_begun: Callable[[Any], bool] = lambda job: True,
+) -> bool:
     """Take `job` out of `agent`, and do with it what its status asks for; `cause` is why.
 
     One that cannot be read in this process is left until one comes that can: then False.
@@ -285,12 +292,15 @@ def hand_back_one(job: Any, agent: Any, queue: Any, cause: Cause = None) -> bool
         agent.jobCompleted(job)
         return True
     databases = getattr(agent.parent, "databases", ())
+    begun = may_have_begun(job)
     agent.let_go(job)
     job.parent = queue
     if job.status == ASSIGNED:
         queue.putBack(job)
     elif job.status == ACTIVE and job._again is not None:
         bookkeeping.put_again(job, queue)
+    elif job.status == ACTIVE and not begun:
+        queue.putBack(job)  # as if nobody had claimed it
     elif job.status == ACTIVE:
         two_databases.note_interruption(job, databases)
         job._interruption = cause
