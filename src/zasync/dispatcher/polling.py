@@ -25,6 +25,7 @@ from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
 from zasync.job import bookkeeping, crashes, two_databases
 from zasync.job.crashes import STOPPED
+from zasync.job.group import may_join
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 from zasync.queue.registration import BATCH
@@ -281,7 +282,8 @@ class Poller:
             for job in agent.claim_jobs(room, self.memory, ahead=ahead):
                 token = clock.current().token()
                 job.start(token)
-                seen["new jobs"].append(self._start(pool, job, plan))
+                key = self._start(pool, job, plan, groups=size.batch > 1)
+                seen["new jobs"].append(key)
                 reach("poll.claimed")
             pool.queue_is_empty = len(seen["new jobs"]) < room
         except Exception as error:
@@ -379,7 +381,7 @@ class Poller:
                 if job.status == CALLBACKS:
                     bookkeeping.put_resumption(agent.queue, job.resumeCallbacks)
 
-    def _start(self, pool: Pool, job: Any, plan: Plan) -> Key:
+    def _start(self, pool: Pool, job: Any, plan: Plan, *, groups: bool = False) -> Key:
         connection = job._p_jar
         if connection is None or job._p_oid is None:  # made by the claim, such as one that fails
             connection = pool_connection(self.connection, job)
@@ -392,6 +394,8 @@ class Poller:
             job._place,
             limit=None if limit is None else limit.total_seconds(),
             last_chance=crashes.is_last_chance(job),
+            code=job.code if groups and may_join(job) else None,
+            deadline=job._deadline,
         )
         info = {
             "call": job.callable_name,  # with its arguments once a thread has loaded them

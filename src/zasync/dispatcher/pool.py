@@ -15,6 +15,7 @@ from typing import Any
 import transaction
 import zope.component.hooks
 
+from zasync.dispatcher.grouping import SHORT, Grouping
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
 from zasync.foundation.reporting import events
@@ -22,7 +23,9 @@ from zasync.job.run import Ending, Outcome
 
 LONGEST_PATIENCE = 0.025  # seconds that a free place waits for others, at the most expected
 HORIZON = 0.1  # seconds of work, at the present pace, that are claimed ahead of need
-MOST_AHEAD = 100  # jobs that are claimed ahead at the most, for each member of a group
+WINDOW = 0.01  # seconds over which the pace is measured
+MOST_AHEAD = 100  # jobs that are claimed ahead at the most
+BATCHES_AHEAD = 3  # or so many groups, if those are more
 RECALL_AFTER = 1.0  # seconds after which a job that no thread has begun is given back
 
 IN_THE_DATABASE = (Ending.COMPLETED, Ending.CALLBACKS, Ending.WAITING, Ending.RESCHEDULED)
@@ -55,6 +58,8 @@ class Tracked:
     counts: bool = False  # it is begun and takes one of the places of the pool
     in_stock_since: float = 0.0  # when (monotonic) it was handed to the pool
     recalled: bool = False  # was taken back before any thread had begun it
+    code: Any = None  # names its callable, if it may be committed together with others
+    deadline: int | None = None  # when it must have begun (microseconds since 1970)
 
     def taken(self) -> None:
         """This thread is at it now."""
@@ -85,6 +90,7 @@ class Pool:
         self.batch = 1  # so many jobs may be begun by one thread before any of them has ended
         self.batch_time = 0.05  # seconds
         self._largest_batch = 1  # of the groups that may be under way
+        self.grouping = Grouping()
         self.perform: Perform | None = None
         self.stop_signal = threading.Event()
         self.threads: set[threading.Thread] = set()
@@ -100,6 +106,8 @@ class Pool:
         self._lock = threading.Lock()
         self._last_end = clock.monotonic()
         self._pace = 1.0  # seconds from one end of a job to the next, smoothed
+        self._rate = 0.0  # ends of jobs in a second, in about the last hundredth of one
+        self._ends, self._counted_since = 0, self._last_end
         self._free = 0  # threads that wait for a call, less the calls that wait for a thread
         self._leaving = 0  # threads that are told to end, once they have done what they do
 
@@ -122,7 +130,7 @@ class Pool:
                 self._leaving += 1
                 self._free -= 1
                 self._calls.put(False)
-            self._call_threads(min(len(self._stock), size - self._begun))
+            self._call_threads(self._callable_threads())
         if change:
             events.pool_resized(self.queue_name, self.agent_name, size)
         return change
@@ -230,22 +238,47 @@ class Pool:
                 self.tracked[tracked.key] = tracked
             self._stock.extend(claimed)
             try:
-                self._call_threads(min(len(self._stock), self.size - self._begun))
+                self._call_threads(self._callable_threads())
             except RuntimeError:
                 for tracked in claimed:
                     self._stock.pop()
                     del self.tracked[tracked.key]
                 raise
 
-    def next_member(self, fits: Callable[[Tracked], bool]) -> Tracked | None:
-        """The next job of the stock, to be begun by a thread beside what it has begun, if it fits.
+    def next_member(self, members: int, seconds: float) -> Tracked | None:
+        """The next job of the stock if a group of so many, `seconds` old, should take it too.
 
-        None if there is none.  It does not count against the places: its group does.
+        It does not count against the places: its group does.
         """
+        if members >= self.grouping.most(self.batch):
+            return None
         with self._lock:
-            if self._tasks or not self._stock or not fits(self._stock[0]):
+            if self._tasks or not self._stock:
                 return None
+            span = self._span(self._stock[0])
+            if span is None or seconds + span > self.batch_time:
+                return None
+            if span > SHORT and self._free > 0:
+                return None  # for another thread
             return self._stock.popleft()
+
+    def _span(self, tracked: Tracked) -> float | None:
+        """How long it may take if it can be a member of a group, else None."""
+        return None if tracked.code is None else self.grouping.span(tracked.code)
+
+    def is_groupable(self, tracked: Tracked) -> bool:
+        """Whether a thread may begin a group with it."""
+        span = self._span(tracked) if self.grouping.most(self.batch) > 1 else None
+        return span is not None and span < self.batch_time
+
+    def _callable_threads(self) -> int:
+        """How many threads should look at the stock."""
+        stock = len(self._stock)
+        if stock > 1 and self.batch > 1:
+            span = self._span(self._stock[0])
+            if span is not None and span <= SHORT:
+                stock = -(-stock // self.batch)
+        return min(stock, self.size - self._begun)
 
     def in_stock(self) -> int:
         """How many claimed jobs wait for a thread."""
@@ -273,6 +306,7 @@ class Pool:
                 self._free_place(tracked)
             self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
             self._last_end = now
+            self._ends += 1
         self.ended_signal.set()
         self._ended()
 
@@ -315,8 +349,14 @@ class Pool:
         As many as are likely to be begun soon.  While no job ends, that is none: a job must not
         wait here for a thread while other dispatchers have free ones.
         """
-        pace = max(self._pace, clock.monotonic() - self._last_end)
-        self._wanted = min(int(HORIZON / pace), MOST_AHEAD * self.batch)
+        now = clock.monotonic()
+        with self._lock:
+            elapsed = now - self._counted_since
+            if elapsed >= WINDOW:
+                self._rate = (self._rate + self._ends / elapsed) / 2
+                self._ends, self._counted_since = 0, now
+            rate = min(self._rate, 1 / max(now - self._last_end, 1e-6))
+        self._wanted = min(int(HORIZON * rate), max(MOST_AHEAD, BATCHES_AHEAD * self.batch))
         return self._wanted
 
     def width(self, size: int, batch: int) -> int:
@@ -351,6 +391,11 @@ def clean_thread() -> None:
     """
     if getattr(transaction.manager.manager, "_txn", True) is not None:
         _do_cleanly(transaction.abort)  # only then, since it asks some storages for news
+    forget_surroundings()
+
+
+def forget_surroundings() -> None:
+    """The same for a job that is followed by another one in the same transaction."""
     zope.component.hooks.setSite(None)
     for module, function in _KEPT_BY_THREAD:
         if module in sys.modules:  # else nobody can have left anything there

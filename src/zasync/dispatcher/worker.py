@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import threading
 from typing import Any
 
 from zasync import threadlocal
 from zasync.dispatcher.coroutines import Done
 from zasync.dispatcher.history import JobInfos, Key
-from zasync.dispatcher.pool import Pool, Tracked
+from zasync.dispatcher.pool import Pool, Tracked, forget_surroundings
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.failpoints import reach
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
-from zasync.interfaces import ReassignedError
+from zasync.interfaces import ReassignedError, TimeoutError
+from zasync.foundation.errors import Trouble, classify
 from zasync.job import attempt, performance
+from zasync.job.group import BrokenUp, Group
 from zasync.job.run import Ending, Outcome, Run
 
 
@@ -32,18 +35,96 @@ class Worker:
     infos: JobInfos
 
     def perform(self, tracked: Tracked, connection: Any) -> None:
-        """Run a job that has been claimed and marked ACTIVE under the token of `tracked`."""
+        """Run a job that has been claimed and marked ACTIVE under the token of `tracked`.
+
+        Where it is short and may share its transaction, others of the stock join it.
+        """
+        members = [tracked]
         try:
-            tracked.taken()
-            reach("run.taken")
-            run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
-            thread = threading.get_ident()
-            self.infos.update(tracked.key, call=repr(run.job), thread=thread, started=clock.now())
-            self._settle(tracked, run, self._guarded(run, performance.perform))
+            if not self.pool.is_groupable(tracked) or not self.may_begin():
+                self._perform_alone(tracked, connection)
+            else:
+                self._perform_together(members, connection)
         except BaseException:
             # Whatever this is, the job must not lie in its place for ever: it is handed back.
-            self.pool.settled(tracked, Outcome(Ending.STOPPED))
+            for member in members:
+                if member.outcome is None and member.running:
+                    self.pool.settled(member, Outcome(Ending.STOPPED))
             raise
+
+    def _perform_alone(self, tracked: Tracked, connection: Any) -> None:
+        tracked.taken()
+        reach("run.taken")
+        run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
+        thread = threading.get_ident()
+        self.infos.update(tracked.key, call=repr(run.job), thread=thread, started=clock.now())
+        step = performance.perform
+        if tracked.deadline is not None and tracked.deadline < clock.now_micros():
+            step = _fail_too_late
+        self._settle(tracked, run, self._guarded(run, step))
+        if tracked.code is not None and run.seconds is not None:
+            self.pool.grouping.took(tracked.code, run.seconds)
+            self.pool.grouping.ran_alone(tracked.code)
+
+    def _perform_together(self, members: list[Tracked], connection: Any) -> None:
+        """Run a group of jobs that begins with `members`; those that join it are added there."""
+        pool, grouping = self.pool, self.pool.grouping
+        culprit = None
+        try:
+            began = clock.monotonic()
+            group = Group(connection.transaction_manager)
+            tracked: Tracked | None = members[0]
+            try:
+                while tracked is not None:
+                    culprit = tracked.code
+                    self._call(group, tracked, connection)
+                    tracked = pool.next_member(len(members), clock.monotonic() - began)
+                    members += [tracked] if tracked is not None else []
+                culprit = None
+            except BaseException as error:
+                group.break_up()
+                events.group_broken_up(len(members), error)
+                if classify(error, from_storage=True) is not Trouble.OTHER:
+                    culprit = None
+                outcomes: list[Outcome | None] = [None] * len(members)
+            else:
+                outcomes = group.settle()
+        except Exception as error:
+            outcomes = [None] * len(members)
+            events.group_broken_up(len(members), error)
+        if None in outcomes:
+            grouping.broke_up(len(members), culprit)
+        else:
+            grouping.went_well(len(members))
+        for member, run, outcome in itertools.zip_longest(members, group.runs, outcomes):
+            self._settle_member(member, run, outcome, connection)
+
+    def _call(self, group: Group, tracked: Tracked, connection: Any) -> None:
+        """Call one member of a group."""
+        tracked.taken()
+        job = connection.get(tracked.key[0].to_bytes(8, "big"))
+        if tracked.deadline is not None and tracked.deadline < clock.now_micros():
+            raise BrokenUp("it comes too late")
+        run = Run(job, tracked.token, self)
+        self.infos.update(tracked.key, thread=tracked.thread, started=clock.now())
+        try:
+            group.call(run)
+        finally:
+            forget_surroundings()
+        assert run.seconds is not None
+        self.pool.grouping.took(tracked.code, run.seconds)
+        reach("group.called")
+
+    def _settle_member(
+        self, tracked: Tracked, run: Run | None, outcome: Outcome | None, connection: Any
+    ) -> None:
+        if outcome is None or run is None:
+            self._perform_alone(tracked, connection)
+        elif outcome.ending is Ending.CALLBACKS:  # it was given one while it ran
+            called_back = self._guarded(run, performance.finish_with_callbacks)
+            self._settle(tracked, run, called_back)
+        else:
+            self._settle(tracked, run, outcome)
 
     def _guarded(self, run: Run, step: Any) -> Outcome:
         """Do `step(run)`; what would end the process ends the job instead."""
@@ -175,6 +256,12 @@ class Worker:
             raise
         if tracked is None:  # a callback: its parent, if that is done now, waits with its agent
             self.dispatcher.wake()
+
+
+def _fail_too_late(run: Run) -> Outcome:
+    """The job was claimed in time, but no thread was free by the moment it had to begin at."""
+    error = TimeoutError("the job was not begun by its begin_by")
+    return performance.fail(run, Failure(error))
 
 
 def _load(connection: Any, key: Any) -> Any:

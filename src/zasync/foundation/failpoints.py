@@ -26,6 +26,10 @@ POINTS = {
     "run.committing": "the result and the changes are about to be committed",
     "run.half_committed": "other databases have the changes; the queue's own does not yet",
     "run.settled": "they are committed; nobody in the process knows yet",
+    # Group
+    "group.called": "a member of a group has returned; nothing of the group is committed",
+    "group.committing": "the results and changes of a group are about to be committed",
+    "group.settled": "they are committed; nobody in the process knows yet",
     # Failure
     "run.failed": "the callable has raised; its policy has not been asked",
     "run.failing": "a failure is written as the result; not committed",

@@ -400,6 +400,13 @@ class Events:
     def run_failed(self, job: str, error: BaseException) -> None:
         event_log.error("running %s met an error of zasync's own; it fails", job, exc_info=error)
 
+    def group_broken_up(self, members: int, error: BaseException) -> None:
+        trace_log.info(
+            "a group of %d jobs is broken up, and each of them run alone: %s",
+            members,
+            _shown(error),
+        )
+
     def leftover_kept(self, clean_up: str, error: BaseException) -> None:
         event_log.error(
             "what a job left in its thread could not be cleared away (%s): %s",

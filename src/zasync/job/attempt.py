@@ -63,12 +63,13 @@ def attempt(run: Run) -> Outcome | Step:
         run.host.wait_to_begin()
         return attempt  # looks anew whether the job is still this run's
     guard = CommitGuard(run, warns=not getattr(callable, "commits_by_itself", False))
-    setup_info = None
+    setup_info, began = None, clock.monotonic()
     try:
         reach("run.begun")
         with guard:
             setup_info = job.setUp()
             value = callable(*args, **kwargs)
+        run.seconds = clock.monotonic() - began
         reach("run.returned")
         outcome = settle(run, value, attempt)
     except Stopped:
@@ -201,10 +202,16 @@ def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
         values.check_storable(f"the job that {job.callable_name} answers", value, run.connection)
         outcome = _wait_for(job, value)
     else:
-        if not values.is_plain(value) and not isinstance(value, Failure):
-            values.check_storable(f"the result of {job.callable_name}", value, run.connection)
-        outcome = _finish(job, value)
+        outcome = finish(run, value)
     return _commit(run, outcome, again)
+
+
+def finish(run: Run, value: Any) -> Outcome:
+    """Make `value` the job's result, if it can be stored.  Does not commit."""
+    if not values.is_plain(value) and not isinstance(value, Failure):
+        what = f"the result of {run.job.callable_name}"
+        values.check_storable(what, value, run.connection)
+    return _finish(run.job, value)
 
 
 TwistedFailure: Any = Failure.__base__

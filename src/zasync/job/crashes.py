@@ -49,7 +49,10 @@ def cause_of(job: Any) -> Cause:
 
 
 def note(job: Any, cause: Cause) -> bool:
-    """Keep in the job's record what interrupted it; answers whether that was one more death."""
+    """Keep in the job's record what interrupted it; answers whether that was one more death.
+
+    That of a dispatcher which groups jobs is not counted where the job may have been in a group.
+    """
     job._interruption = cause
     if not isinstance(cause, dict):
         return False
@@ -62,6 +65,8 @@ def note(job: Any, cause: Cause) -> bool:
         "others": tuple(oid for oid in cause["others"] if oid != job.oid)[:OTHERS_NAMED],
     }
     job._crashes = (*job._crashes, crash)[-CRASHES_KEPT:]
+    if cause.get("grouped") and not job._alone and not is_last_chance_at_once(job):
+        return False  # one of very many; from now on it runs alone, and that will tell
     job._crash_count += 1
     return True
 
@@ -77,6 +82,11 @@ def limit_of(job: Any) -> int:
 def is_last_chance(job: Any) -> bool:
     """Whether one more death is too much, so that this run should tell who is to blame."""
     return bool(job._crash_count and job._crash_count >= limit_of(job) - 1)
+
+
+def is_last_chance_at_once(job: Any) -> bool:
+    """Whether the very first death is too much."""
+    return limit_of(job) <= 1
 
 
 def is_repair(job: Any) -> bool:

@@ -87,6 +87,7 @@ def _interrupt(job: Any, by_hand: bool, attempts: Any, found: two_databases.Foun
         _wait_on(job, inner)
         return None
     died = crashes.note(job, crashes.cause_of(job))
+    job._alone = True
     decision = decisions.ask_policy(job, "interrupted")
     reach("recovery.interrupting")
     job.policy_changed()

@@ -114,6 +114,7 @@ class Job(Chaining, Persistent):
     _crash_count = 0
     _crash_limit: int | None = None
     _progress: progress.Line | None = None  # the last line, once its agent has let go of it
+    _alone = False  # was interrupted once, so it is not committed together with others
 
     _v_args: values.WatchedList | None = None
     _v_kwargs: values.WatchedDict | None = None
@@ -483,6 +484,12 @@ class Job(Chaining, Persistent):
 
     def tearDown(self, setup_info: Any) -> None:
         """Called after each attempt's commit or abort with what `setUp` answered."""
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether there is anything around its attempts."""
+        kind = type(self)
+        return kind.setUp is not Job.setUp or kind.tearDown is not Job.tearDown
 
     # Callbacks and annotations
 

@@ -55,10 +55,19 @@ def perform(run: Run, first: Step | None = None) -> Outcome:
             next_one = _guarded(next_one, run)
     finally:
         threadlocal.surroundings.reset(token)
-    if next_one.ending is Ending.CALLBACKS:
-        next_one = _guarded(lambda run: call_back(run.job, run.host), run)
-        assert isinstance(next_one, Outcome)
-    return next_one
+    return finish_with_callbacks(run) if next_one.ending is Ending.CALLBACKS else next_one
+
+
+def finish_with_callbacks(run: Run) -> Outcome:
+    """Run the callbacks of a job that has its result, as its run goes on."""
+    outcome = _guarded(lambda run: call_back(run.job, run.host), run)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def fail(run: Run, failure: Failure) -> Outcome:
+    """End the job with `failure` instead of calling it."""
+    return perform(run, lambda run: settle_failure(run, failure))
 
 
 def _guarded(step: Step, run: Run) -> Outcome | Step:

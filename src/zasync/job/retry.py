@@ -149,3 +149,16 @@ class NeverRetry(Persistent):
 
     def updateData(self, data_cache: dict[str, Any]) -> None:
         pass
+
+
+def allows_second_run(factory: Any) -> bool:
+    """Whether jobs with policies made by `factory` may surely be called more than once.
+
+    Known of the common ones, and of those that do not change what happens after an interruption.
+    """
+    return (
+        isinstance(factory, type)
+        and issubclass(factory, RetryCommonFourTimes)
+        and factory.interrupted is RetryCommonFourTimes.interrupted
+        and factory.interruption_limit != 0
+    )

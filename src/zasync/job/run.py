@@ -75,6 +75,7 @@ class Run:
     attempts: int = 0  # so many were to be repeated at once
     in_halves: bool = False  # a commit to other databases than its queue's has begun to end
     of_callback: bool = False  # called with the result of its parent as well
+    seconds: float | None = None  # how long its code ran last, where it returned
     storage_pauses: Iterator[float] = dataclasses.field(
         default_factory=lambda: attempts.pauses(first=0.5, step=1.0)
     )
