@@ -454,7 +454,7 @@ class Dispatcher:
             for pool in self.pools()
             if (queue is None or pool.queue_name == queue)
             and (agent is None or pool.agent_name == agent)
-            for tracked in pool.busy
+            for tracked in pool.running()
         ]
 
     def getPollInfo(self, at: Moment = None, before: Moment = None) -> PollInfo:

@@ -19,6 +19,8 @@ from zasync.foundation import clock
 Key = tuple[int, str]
 """How a job is named: its object id as an integer, the name of its database."""
 
+KEYS_KEPT = 100  # of the jobs of an agent, in what is remembered of a poll
+
 Moment = datetime | timedelta | None
 
 
@@ -34,8 +36,8 @@ def moment(value: Moment) -> datetime | None:
 class PollInfo(Mapping[str, dict[str, dict[str, Any]]]):
     """What one poll saw and did: name of queue -> name of agent -> a dict.
 
-    The dict has 'size', 'len' (jobs held), 'active jobs' and 'new jobs' (lists of keys) and
-    'error' (a Failure, or None).  A queue that is left to a twin has no agents.
+    The dict has 'size', 'len' (jobs held), 'active jobs' and 'new jobs' (lists of at most KEYS_KEPT
+    keys) and 'error' (a Failure, or None).  A queue that is left to a twin has no agents.
     """
 
     def __init__(self, key: int) -> None:
@@ -50,6 +52,12 @@ class PollInfo(Mapping[str, dict[str, dict[str, Any]]]):
 
     def add_queue(self, queue: str) -> None:
         self._data.setdefault(queue, {})
+
+    def shorten(self) -> None:
+        """Let go of what would take too much memory, in as many polls as are remembered."""
+        for agents in self._data.values():
+            for seen in agents.values():
+                del seen["active jobs"][KEYS_KEPT:], seen["new jobs"][KEYS_KEPT:]
 
     def __getitem__(self, queue: str) -> dict[str, dict[str, Any]]:
         return self._data[queue]
@@ -76,6 +84,7 @@ class Polls:
         return self.total + 1
 
     def add(self, info: PollInfo) -> None:
+        info.shorten()
         with self._lock:
             self._polls.appendleft(info)
             self.total += 1
@@ -109,25 +118,34 @@ class Polls:
         return len(self._polls)
 
 
+def _in_words(info: dict[str, Any]) -> dict[str, Any]:
+    """The info with the texts that were put off until somebody asks."""
+    return {name: value() if callable(value) else value for name, value in info.items()}
+
+
 class JobInfos:
-    """What is known of the jobs that run here, and of the last ones that did."""
+    """What is known of the jobs that run here, and of the last ones that did.
+
+    A value may be a function that makes it, since nobody ever asks about most jobs.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._infos: OrderedDict[Key, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def started(self, key: Key, info: dict[str, Any]) -> None:
+    def started(self, infos: dict[Key, dict[str, Any]]) -> None:
         with self._lock:
-            self._infos.pop(key, None)
-            self._infos[key] = info
+            for key, info in infos.items():
+                self._infos.pop(key, None)
+                self._infos[key] = info
             surplus = len(self._infos) - self._size
             if surplus > 0:
                 ended = (key for key, info in self._infos.items() if info["completed"])
                 for old in list(itertools.islice(ended, surplus)):
                     del self._infos[old]
 
-    def update(self, key: Key, **changes: Any) -> None:
+    def update(self, key: Key, changes: dict[str, Any]) -> None:
         with self._lock:
             info = self._infos.get(key)
             if info is not None:
@@ -140,16 +158,19 @@ class JobInfos:
     def copies(self) -> list[tuple[Key, dict[str, Any]]]:
         """Key and a copy of the info of each, in the order of their starts."""
         with self._lock:
-            return [(key, dict(info)) for key, info in self._infos.items()]
+            infos = [(key, dict(info)) for key, info in self._infos.items()]
+        return [(key, _in_words(info)) for key, info in infos]
 
     def copy_of(self, key: Key) -> dict[str, Any]:
         """The info of one job; an empty one if it is not remembered."""
         with self._lock:
-            return dict(self._infos.get(key, ()))
+            info = dict(self._infos.get(key, ()))
+        return _in_words(info)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         with self._lock:
-            return dict(self._infos[key])
+            info = dict(self._infos[key])
+        return _in_words(info)
 
     def __contains__(self, key: object) -> bool:
         return key in self._infos
@@ -158,7 +179,8 @@ class JobInfos:
         return len(self._infos)
 
     def __iter__(self) -> Iterator[Key]:
-        return iter([key for key, _ in self.copies()])
+        with self._lock:
+            return iter(list(self._infos))
 
 
 def statistics(

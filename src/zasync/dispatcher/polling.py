@@ -8,6 +8,7 @@ comes from the database each time: a claim whose commit was in doubt is found by
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Any
 
 from zasync.dispatcher.condition import overdue_report
@@ -25,7 +26,7 @@ from zasync.foundation.reporting import events
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, KEY, IAgent
 from zasync.job import bookkeeping, crashes, two_databases
 from zasync.job.crashes import STOPPED
-from zasync.job.group import may_join
+from zasync.job.group import Joining
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 from zasync.queue.registration import BATCH
@@ -59,6 +60,7 @@ class Plan:
     due: list[float] = dataclasses.field(default_factory=list)  # moments, seconds of the clock
     pings: dict[str, Ping] = dataclasses.field(default_factory=dict)  # by queue
     urgent: bool = False  # must be committed, even if only by this poll
+    began: datetime = dataclasses.field(default_factory=clock.now)
 
     def can_wait(self) -> bool:
         """Whether nothing but the tidying of ended jobs would be committed."""
@@ -277,13 +279,13 @@ class Poller:
         ahead = pool.ahead()
         # What is not true of the agent yet must be so before any thread is told.
         plan.urgent |= agent.widen(pool.width(size.places, size.batch))
+        joining = Joining(agent.queue.crash_limit) if size.batch > 1 else None
         room = max(0, size.places + ahead - agent.running)
         try:
             for job in agent.claim_jobs(room, self.memory, ahead=ahead):
                 token = clock.current().token()
                 job.start(token)
-                key = self._start(pool, job, plan, groups=size.batch > 1)
-                seen["new jobs"].append(key)
+                seen["new jobs"].append(self._start(pool, job, plan, joining))
                 reach("poll.claimed")
             pool.queue_is_empty = len(seen["new jobs"]) < room
         except Exception as error:
@@ -292,7 +294,7 @@ class Poller:
             seen["error"] = Failure()
             events.agent_failed(queue_name, agent_name, error)
         seen["size"], seen["len"] = agent.size, len(agent)
-        seen["active jobs"] = [tracked.key for tracked in pool.busy]
+        seen["active jobs"] = [tracked.key for tracked in pool.running()]
 
     def _tidy(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """Move what has ended to where it belongs."""
@@ -381,20 +383,21 @@ class Poller:
                 if job.status == CALLBACKS:
                     bookkeeping.put_resumption(agent.queue, job.resumeCallbacks)
 
-    def _start(self, pool: Pool, job: Any, plan: Plan, *, groups: bool = False) -> Key:
+    def _start(self, pool: Pool, job: Any, plan: Plan, joining: Joining | None = None) -> Key:
         connection = job._p_jar
         if connection is None or job._p_oid is None:  # made by the claim, such as one that fails
             connection = pool_connection(self.connection, job)
             connection.add(job)
         key = (job.oid, connection.db().database_name)
-        limit = job.run_limit
+        limit = job._run_limit
         tracked = Tracked(
             key,
             job._token,
             job._place,
-            limit=None if limit is None else limit.total_seconds(),
+            type(job),
+            limit=None if limit is None else limit / 1_000_000,
             last_chance=crashes.is_last_chance(job),
-            code=job.code if groups and may_join(job) else None,
+            code=job.code if joining is not None and joining.may_join(job) else None,
             deadline=job._deadline,
         )
         info = {
@@ -402,7 +405,7 @@ class Poller:
             "queue": pool.queue_name,
             "agent": pool.agent_name,
             "quota names": job.quota_names,
-            "started": clock.now(),
+            "started": plan.began,
             "completed": None,
             "failed": None,
             "result": None,
@@ -425,8 +428,8 @@ class Poller:
         self.dispatcher.resize_pools(plan.sizes)
         self.dispatcher.hints.watch(plan.bells)
         claimed: dict[Pool, list[Tracked]] = {}
-        for pool, tracked, info in plan.started:
-            self.dispatcher.jobs.started(tracked.key, info)
+        self.dispatcher.jobs.started({tracked.key: info for _, tracked, info in plan.started})
+        for pool, tracked, _info in plan.started:
             claimed.setdefault(pool, []).append(tracked)
         for pool, jobs in claimed.items():
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import functools
 import queue
 import sys
 import threading
@@ -46,13 +47,13 @@ class Tracked:
     key: Key
     token: int
     place: int  # its key in the agent
+    kind: type  # its class
     running: bool = True  # in a thread, or on its way to one; else suspended
     outcome: Outcome | None = None
     last_chance: bool = False  # is parked if the process dies under it
     looked_at: bool = False  # a poll has seen the outcome, and may have left it to the next one
     limit: float | None = None  # its run_limit in seconds
     since: float | None = None  # when a thread took it (monotonic); None: it waits for one
-    since_micros: int = 0  # the same by the wall clock, microseconds since 1970
     thread: int | None = None  # which one is at it
     report_after: float = 0.0  # seconds of running after which it is (again) reported as overdue
     counts: bool = False  # it is begun and takes one of the places of the pool
@@ -65,7 +66,12 @@ class Tracked:
         """This thread is at it now."""
         self.thread = threading.get_ident()
         if self.since is None:
-            self.since_micros, self.since = clock.now_micros(), clock.monotonic()
+            self.since = clock.monotonic()
+
+    @functools.cached_property
+    def since_micros(self) -> int:
+        """The same by the wall clock, microseconds since 1970."""
+        return clock.now_micros() - round(self.seconds() * 1_000_000)
 
     def seconds(self) -> float:
         """For how long it has run."""
@@ -296,24 +302,24 @@ class Pool:
                     tracked.running = False
                 self._stock.clear()
 
-    def settled(self, tracked: Tracked, outcome: Outcome) -> None:
-        """A run has ended.  Called in a worker thread."""
+    def settled(self, *settled: tuple[Tracked, Outcome]) -> None:
+        """Runs have ended.  Called in a worker thread."""
         now = clock.monotonic()
         with self._lock:
-            tracked.outcome = outcome
-            tracked.running = False
-            if outcome.ending in IN_THE_DATABASE:
-                self._free_place(tracked)
-            self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
-            self._last_end = now
-            self._ends += 1
+            for tracked, outcome in settled:
+                tracked.outcome = outcome
+                tracked.running = False
+                if tracked.counts and outcome.ending in IN_THE_DATABASE:
+                    self._free_place(tracked)
+                self._pace += (min(now - self._last_end, 1.0) - self._pace) / 8
+                self._last_end = now
+            self._ends += len(settled)
         self.ended_signal.set()
         self._ended()
 
     def _free_place(self, tracked: Tracked) -> None:
-        if tracked.counts:
-            tracked.counts = False
-            self._begun -= 1
+        tracked.counts = False
+        self._begun -= 1
 
     def forget(self, tracked: Tracked) -> None:
         """The database knows all about this job.  Called by the polling thread."""
@@ -332,6 +338,12 @@ class Pool:
             for tracked in list(self.tracked.values())
             if tracked.outcome is None and not tracked.recalled
         ]
+
+    def running(self) -> list[Tracked]:
+        """Those of them that have been begun."""
+        with self._lock:
+            waiting = {id(tracked) for tracked in self._stock}
+        return [tracked for tracked in self.busy if id(tracked) not in waiting]
 
     @property
     def has_ended_jobs(self) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import threading
@@ -17,11 +18,12 @@ from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.failpoints import reach
+from zasync.foundation.ghosts import ghost
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError, TimeoutError
 from zasync.foundation.errors import Trouble, classify
-from zasync.job import attempt, performance
+from zasync.job import attempt, performance, values
 from zasync.job.group import BrokenUp, Group
 from zasync.job.run import Ending, Outcome, Run
 
@@ -49,15 +51,15 @@ class Worker:
             # Whatever this is, the job must not lie in its place for ever: it is handed back.
             for member in members:
                 if member.outcome is None and member.running:
-                    self.pool.settled(member, Outcome(Ending.STOPPED))
+                    self.pool.settled((member, Outcome(Ending.STOPPED)))
             raise
 
     def _perform_alone(self, tracked: Tracked, connection: Any) -> None:
         tracked.taken()
         reach("run.taken")
-        run = Run(_load(connection, tracked.key), tracked.token, self, begun=True)
-        thread = threading.get_ident()
-        self.infos.update(tracked.key, call=repr(run.job), thread=thread, started=clock.now())
+        job = _load(connection, tracked.key, tracked.kind)
+        run = Run(job, tracked.token, self, begun=True)
+        self._note_start(tracked, run)
         step = performance.perform
         if tracked.deadline is not None and tracked.deadline < clock.now_micros():
             step = _fail_too_late
@@ -96,17 +98,26 @@ class Worker:
             grouping.broke_up(len(members), culprit)
         else:
             grouping.went_well(len(members))
+        alone = []
+        settled: list[tuple[Tracked, Outcome]] = []
         for member, run, outcome in itertools.zip_longest(members, group.runs, outcomes):
+            if outcome is None or outcome.ending is not Ending.COMPLETED:
+                alone.append((member, run, outcome))
+            else:
+                self._note(member, run, outcome)
+                settled.append((member, outcome))
+        pool.settled(*settled)
+        for member, run, outcome in alone:
             self._settle_member(member, run, outcome, connection)
 
     def _call(self, group: Group, tracked: Tracked, connection: Any) -> None:
         """Call one member of a group."""
         tracked.taken()
-        job = connection.get(tracked.key[0].to_bytes(8, "big"))
+        job = ghost(connection, tracked.key[0].to_bytes(8, "big"), tracked.kind)
         if tracked.deadline is not None and tracked.deadline < clock.now_micros():
             raise BrokenUp("it comes too late")
         run = Run(job, tracked.token, self)
-        self.infos.update(tracked.key, thread=tracked.thread, started=clock.now())
+        self._note_start(tracked, run)
         try:
             group.call(run)
         finally:
@@ -118,13 +129,12 @@ class Worker:
     def _settle_member(
         self, tracked: Tracked, run: Run | None, outcome: Outcome | None, connection: Any
     ) -> None:
+        """See to a member of a group that has not been completed with it."""
         if outcome is None or run is None:
             self._perform_alone(tracked, connection)
-        elif outcome.ending is Ending.CALLBACKS:  # it was given one while it ran
+        else:  # it has callbacks, which it was given late
             called_back = self._guarded(run, performance.finish_with_callbacks)
             self._settle(tracked, run, called_back)
-        else:
-            self._settle(tracked, run, outcome)
 
     def _guarded(self, run: Run, step: Any) -> Outcome:
         """Do `step(run)`; what would end the process ends the job instead."""
@@ -154,7 +164,12 @@ class Worker:
             tracked.running = False
             return
         self._note(tracked, run, outcome)
-        self.pool.settled(tracked, outcome)
+        self.pool.settled((tracked, outcome))
+
+    def _note_start(self, tracked: Tracked, run: Run) -> None:
+        call = run.job.described_later()
+        changes = {"call": call, "thread": tracked.thread, "started": clock.now()}
+        self.infos.update(tracked.key, changes)
 
     def _note(self, tracked: Tracked, run: Run, outcome: Outcome) -> None:
         ended = outcome.ending in (Ending.COMPLETED, Ending.CALLBACKS)
@@ -162,13 +177,13 @@ class Worker:
         if ended:
             changes |= {"failed": outcome.failed, "result": _short(run.job)}
         changes["reassigned"] = outcome.ending is Ending.SUPERSEDED
-        self.infos.update(tracked.key, **changes)
+        self.infos.update(tracked.key, changes)
 
     # Host
 
     def surroundings(self, run: Run) -> threadlocal.Surroundings:
         return threadlocal.Surroundings(
-            lambda: run.job, dispatcher=self.dispatcher, agent_name=self.pool.agent_name
+            lambda: run.job, self.dispatcher, self.pool.agent_name, host=self
         )
 
     def takes(self, awaitable: Any) -> bool:
@@ -232,7 +247,7 @@ class Worker:
             events.worker_failed(self.pool.queue_name, self.pool.agent_name, error)
         if tracked is not None:
             ending = Ending.SUPERSEDED if superseded else Ending.STOPPED
-            self.pool.settled(tracked, Outcome(ending))
+            self.pool.settled((tracked, Outcome(ending)))
 
     def _tracked(self, key: Key, run: Run) -> Tracked | None:
         """What the pool knows of the run; None of that of a callback, or of a former one."""
@@ -252,7 +267,7 @@ class Worker:
                 self._settle(tracked, run, outcome)
         except BaseException:
             if tracked is not None:
-                self.pool.settled(tracked, Outcome(Ending.STOPPED))
+                self.pool.settled((tracked, Outcome(Ending.STOPPED)))
             raise
         if tracked is None:  # a callback: its parent, if that is done now, waits with its agent
             self.dispatcher.wake()
@@ -264,18 +279,23 @@ def _fail_too_late(run: Run) -> Outcome:
     return performance.fail(run, Failure(error))
 
 
-def _load(connection: Any, key: Any) -> Any:
-    oid, database_name = key
+def _load(connection: Any, key: Any, kind: type | None = None) -> Any:
+    """Begin a transaction and answer the job `key`, of class `kind` if that is known."""
+    oid, database_name = key[0].to_bytes(8, "big"), key[1]
 
     def load() -> Any:
-        return connection.get_connection(database_name).get(oid.to_bytes(8, "big"))
+        home = connection.get_connection(database_name)
+        return home.get(oid) if kind is None else ghost(home, oid, kind)
 
     return begun(load, transaction_manager=connection.transaction_manager)
 
 
 def _short(job: Any) -> Any:
-    """The result as text."""
+    """The result as text, or a function that makes it."""
     try:
-        return safe_repr(job.result)
+        result = job.result
+        if type(result) in values.SMALL:
+            return functools.partial(safe_repr, result)
+        return safe_repr(result)
     except Exception:  # a result that cannot be loaded any more
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -130,7 +131,7 @@ def not_begun(run: Run, error: Exception, again: Step) -> Outcome | Step:
     if trouble is Trouble.OTHER:
         return after_error(run)
     attempts.end(run.manager)
-    seconds = attempts.CONFLICT_PAUSE if trouble is Trouble.CONFLICT else next(run.storage_pauses)
+    seconds = attempts.CONFLICT_PAUSE if trouble is Trouble.CONFLICT else run.next_pause()
     events.storage_trouble(f"begin {name_of(run.job)}", error, seconds)
     attempts.pause(seconds)
     return again
@@ -152,14 +153,23 @@ def prepare(run: Run) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Load what is to be called, and with what."""
     job = run.job
     callable = job.callable
-    args, kwargs = [*job.args, *run.args], {**job.kwargs, **run.kwargs}
+    args, kwargs = job.given()
+    args += run.args
+    kwargs |= run.kwargs
     if run.of_callback:
         parent = relations.parent_job(job)
         parent.forget_values()
         args.append(parent.result)
-    if inspect.iscoroutinefunction(callable):
+    if may_be_coroutine(callable):
         check_arguments_of_coroutine(job, callable, args, kwargs)
     return callable, args, kwargs
+
+
+def may_be_coroutine(callable: Any) -> bool:
+    """Whether `callable` is an async function; soon told of an ordinary one."""
+    if type(callable) is types.FunctionType and not callable.__dict__:
+        return bool(callable.__code__.co_flags & inspect.CO_COROUTINE)
+    return inspect.iscoroutinefunction(callable)
 
 
 def check_arguments_of_coroutine(
@@ -208,17 +218,20 @@ def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
 
 def finish(run: Run, value: Any) -> Outcome:
     """Make `value` the job's result, if it can be stored.  Does not commit."""
-    if not values.is_plain(value) and not isinstance(value, Failure):
+    if type(value) not in values.SMALL and not values.is_plain(value) and not isinstance(value, Failure):
         what = f"the result of {run.job.callable_name}"
         values.check_storable(what, value, run.connection)
     return _finish(run.job, value)
 
 
 TwistedFailure: Any = Failure.__base__
+_NEVER_AWAITABLE = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict, set})
 
 
 def unwrapped(value: Any) -> Any:
     """The result of a job that has ended already, instead of the job; our own kind of Failure."""
+    if type(value) in _NEVER_AWAITABLE:
+        return value
     while IJob.providedBy(value) and relations.has_result(value):
         value = value.result
     return Failure.from_twisted(value) if isinstance(value, TwistedFailure) else value
@@ -226,6 +239,8 @@ def unwrapped(value: Any) -> Any:
 
 def is_awaitable(value: Any) -> bool:
     """Whether `value` is a coroutine or a Twisted Deferred (told by its addBoth)."""
+    if type(value) in _NEVER_AWAITABLE:
+        return False
     return inspect.iscoroutine(value) or callable(getattr(value, "addBoth", None))
 
 

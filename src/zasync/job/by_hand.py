@@ -33,8 +33,8 @@ class ByHand:
     def surroundings(self, run: Run) -> threadlocal.Surroundings:
         outer = threadlocal.surroundings.get()
         if outer is None:
-            return threadlocal.Surroundings(lambda: run.job)
-        return dataclasses.replace(outer, get_job=lambda: run.job)
+            return threadlocal.Surroundings(lambda: run.job, host=self)
+        return dataclasses.replace(outer, get_job=lambda: run.job, host=self)
 
     def takes(self, awaitable: Any) -> bool:
         return not inspect.iscoroutine(awaitable)

@@ -9,7 +9,6 @@ jobs are taken that may be called twice.  Why it is done this way: docs/decision
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import os
 from typing import Any
 
@@ -33,34 +32,45 @@ class BrokenUp(Exception):
     """The members of a group are to be run alone."""
 
 
-def may_join(job: Any) -> bool:
-    """Whether a claimed job may ever be a member: it may be called twice, and needs nothing else.
+class Joining:
+    """Tells which claimed jobs may be members of a group; made for each poll."""
 
-    Not one that was interrupted, has callbacks, has hooks around its attempts, commits by itself,
-    or is parked by a single death.  Not a coroutine either, which the call itself tells.
-    """
-    return bool(
-        not job._alone
-        and job._policy is None
-        and not job._interrupted
-        and not job._own_commits
-        and job._extras is None
-        and not job.has_hooks
-        and not crashes.is_last_chance_at_once(job)
-        and not crashes.is_repair(job)
-        and _may_run_twice(job)
-    )
+    def __init__(self, crash_limit: int) -> None:
+        self._crash_limit = crash_limit
+        self._policies: dict[Any, bool] = {}
+
+    def may_join(self, job: Any) -> bool:
+        """Whether `job` may be called twice, and needs nothing else.
+
+        Not one that was interrupted, has callbacks, has hooks around its attempts, commits by
+        itself, or is parked by a single death.  Not a coroutine either, which the call tells.
+        """
+        if (
+            job._alone
+            or job._policy is not None
+            or job._interrupted
+            or job._own_commits
+            or job._extras is not None
+            or job.has_hooks
+            or (job._crash_limit or self._crash_limit) <= 1
+            or crashes.is_repair(job)
+        ):
+            return False
+        stored = job._retry_policy_factory
+        if not (stored is None or isinstance(stored, str)):
+            return retry.allows_second_run(job.retry_policy_factory)
+        key = (type(job), stored)
+        if key not in self._policies:
+            self._policies[key] = _may_run_twice(job, stored or "")
+        return self._policies[key]
 
 
-def _may_run_twice(job: Any) -> bool:
-    stored = job._retry_policy_factory
-    if stored is not None and not isinstance(stored, str):
-        return retry.allows_second_run(job.retry_policy_factory)
+def _may_run_twice(job: Any, name: str) -> bool:
+    """Whether the policy that is registered under `name` lets `job` run twice."""
     adapters = zope.component.getSiteManager().adapters
-    provided = zope.interface.providedBy(job)
-    factory = adapters.lookup1(provided, IRetryPolicy, stored or "")
+    factory = adapters.lookup1(zope.interface.providedBy(job), IRetryPolicy, name)
     if factory is None:
-        return not stored  # then it is the common one
+        return not name  # then it is the common one
     return retry.allows_second_run(factory)
 
 
@@ -81,8 +91,6 @@ class Group:
         self.runs.append(run)
         job = run.job
         run.check_owned()
-        if job.find_extras() is not None:
-            raise BrokenUp("it has been given callbacks")
         events.job_started(job)
         callable, args, kwargs = prepare(run)
         if getattr(callable, "commits_by_itself", False):
@@ -148,8 +156,7 @@ class Group:
 
 
 def _call(run: Run, callable: Any, args: Any, kwargs: Any) -> Any:
-    around = dataclasses.replace(run.host.surroundings(run), host=run.host)
-    threadlocal.surroundings.set(around)
+    threadlocal.surroundings.set(run.host.surroundings(run))
     return callable(*args, **kwargs)
 
 

@@ -9,6 +9,7 @@ in `zasync.job.states`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from zasync.job import (
     crashes,
     interruption,
     progress,
+    record,
     relations,
     retry,
     run,
@@ -169,6 +171,11 @@ class Job(Chaining, Persistent):
         return self._names
 
     @property
+    def is_named_only(self) -> bool:
+        """Whether class and `code` alone say what is called."""
+        return self._payload is None
+
+    @property
     def callable_name(self) -> str:
         """The callable for people: dotted, without loading or importing anything."""
         return callables.title(self._names)
@@ -202,6 +209,10 @@ class Job(Chaining, Persistent):
 
     def _stored_kwargs(self) -> dict[str, Any]:
         return dict(self._kwargs if self._payload is None else self._payload.kwargs)
+
+    def given(self) -> tuple[list[Any], dict[str, Any]]:
+        """Copies of the arguments; what is changed in them is not stored."""
+        return self._stored_args(), self._stored_kwargs()
 
     def _store_args(self, args: list[Any]) -> None:
         self._store_arguments(args, self._stored_kwargs())
@@ -601,7 +612,8 @@ class Job(Chaining, Persistent):
         self.move(Move.START)
         self._token = token
         self._active_start = clock.now_micros()
-        self._active_end = self._again = self._suspension = None
+        for name in _OF_THE_RUN_BEFORE.intersection(self.__dict__):
+            delattr(self, name)
         # A repair that is run again has yet to tell the callback that it ran why it was.
         if self._interruption is not None and not crashes.is_repair(self):
             self._interruption = None
@@ -614,8 +626,10 @@ class Job(Chaining, Persistent):
         """
         self._result = values.boxed(result)
         self._active_end = clock.now_micros()
-        self._quota_hold = None
-        self._again = None
+        if self._quota_hold is not None:
+            self._quota_hold = None
+        if self._again is not None:
+            self._again = None
         self.move(Move.FINISH if self._status == ACTIVE else Move.FAIL)
         if self.find_extras() is None:
             self.complete()
@@ -657,13 +671,18 @@ class Job(Chaining, Persistent):
             level = CALLBACK_LOG_LEVEL if self.is_callback else JOB_LOG_LEVEL
         events.job_failed(self, self._result, level)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         """What is stored: without what says no more than the default does."""
         state: dict[str, Any] = super().__getstate__()
-        for name in _NONE_BY_DEFAULT.intersection(state):
-            if state[name] is None:
-                del state[name]
-        return state
+        said = {
+            name: value
+            for name, value in state.items()
+            if value is not None or name not in _NONE_BY_DEFAULT
+        }
+        return record.packed(said)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(record.unpacked(state) if type(state) is tuple else state)
 
     def __repr__(self) -> str:
         try:
@@ -671,22 +690,44 @@ class Job(Chaining, Persistent):
         except Exception as error:  # whatever a half-loaded or broken job may raise
             return f"<{persistent_name(self)}, which cannot be read ({type(error).__name__})>"
 
+    def described_later(self) -> Callable[[], str]:
+        """Answer a function that answers the repr, and needs nothing of the database for it."""
+        args, kwargs = self._args, self._kwargs
+        if self._payload is not None or any(
+            type(value) not in _UNCHANGING for value in (*args, *kwargs.values())
+        ):
+            text = repr(self)
+            return lambda: text
+        where, name = self._where(), self.callable_name
+        return functools.partial(_described, type(self), where, name, args, kwargs)
+
     def _describe(self) -> str:
-        kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        where = "not stored"
-        if self._p_jar is not None and self._p_oid is not None:
-            where = f"oid {self.oid}, db {self._p_jar.db().database_name!r}"
         args, kwargs = self._stored_args(), self._stored_kwargs()
-        shown = [safe_repr(arg) for arg in args[:ARGUMENTS_SHOWN]]
-        shown += [
-            f"{name}={REDACTED if looks_secret(name) else safe_repr(value)}"
-            for name, value in itertools.islice(kwargs.items(), ARGUMENTS_SHOWN)
-        ]
-        if len(args) > ARGUMENTS_SHOWN or len(kwargs) > ARGUMENTS_SHOWN:
-            shown.append(f"... ({len(args) + len(kwargs)} in all)")
-        return f"<{kind} ({where}) ``{self.callable_name}({', '.join(shown)})``>"
+        return _described(type(self), self._where(), self.callable_name, args, kwargs)
+
+    def _where(self) -> tuple[int, str] | None:
+        if self._p_jar is None or self._p_oid is None:
+            return None
+        return self.oid, self._p_jar.db().database_name
 
 
+def _described(
+    cls: type, where: tuple[int, str] | None, name: str, args: Any, kwargs: dict[str, Any]
+) -> str:
+    """The repr of a job of class `cls`."""
+    shown = [safe_repr(arg) for arg in args[:ARGUMENTS_SHOWN]]
+    shown += [
+        f"{name}={REDACTED if looks_secret(name) else safe_repr(value)}"
+        for name, value in itertools.islice(kwargs.items(), ARGUMENTS_SHOWN)
+    ]
+    if len(args) > ARGUMENTS_SHOWN or len(kwargs) > ARGUMENTS_SHOWN:
+        shown.append(f"... ({len(args) + len(kwargs)} in all)")
+    place = "not stored" if where is None else f"oid {where[0]}, db {where[1]!r}"
+    return f"<{cls.__module__}.{cls.__qualname__} ({place}) ``{name}({', '.join(shown)})``>"
+
+
+_UNCHANGING = frozenset({type(None), bool, int, float, str, bytes})
+_OF_THE_RUN_BEFORE = frozenset({"_active_end", "_again", "_suspension"})
 _NONE_BY_DEFAULT = frozenset(name for name, value in vars(Job).items() if value is None)
 
 Job.__module__ = "zasync.job"

@@ -48,8 +48,7 @@ def perform(run: Run, first: Step | None = None) -> Outcome:
     attempt where a Deferred or a coroutine has already done the work.
     """
     next_one: Outcome | Step = first or attempt
-    around = dataclasses.replace(run.host.surroundings(run), host=run.host)
-    token = threadlocal.surroundings.set(around)
+    token = threadlocal.surroundings.set(run.host.surroundings(run))
     try:
         while not isinstance(next_one, Outcome):
             next_one = _guarded(next_one, run)

@@ -76,9 +76,13 @@ class Run:
     in_halves: bool = False  # a commit to other databases than its queue's has begun to end
     of_callback: bool = False  # called with the result of its parent as well
     seconds: float | None = None  # how long its code ran last, where it returned
-    storage_pauses: Iterator[float] = dataclasses.field(
-        default_factory=lambda: attempts.pauses(first=0.5, step=1.0)
-    )
+    _pauses: Iterator[float] | None = None
+
+    def next_pause(self) -> float:
+        """Seconds to wait before the storage is asked again for what the job needs."""
+        if self._pauses is None:
+            self._pauses = attempts.pauses(first=0.5, step=1.0)
+        return next(self._pauses)
 
     @property
     def connection(self) -> Any:

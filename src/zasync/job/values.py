@@ -31,6 +31,7 @@ _FIXED = frozenset(
     {type(None), bool, int, float, complex, date, timedelta, timezone, Decimal, UUID}
     | {type(Ellipsis)}
 )
+SMALL = frozenset({type(None), bool, int, float})  # of these nothing has to be asked
 _SEQUENCES = frozenset({tuple, list, set, frozenset})
 _TOO_MUCH = INLINE_LIMIT + 1
 
@@ -53,6 +54,8 @@ class Box(Persistent):
 
 def boxed(value: Any) -> Any:
     """`value` itself if the record of a job may hold it, else a Box with it."""
+    if type(value) in SMALL:
+        return value
     if isinstance(value, Failure) or weight(value) <= INLINE_LIMIT:
         return value
     return Box(value)

@@ -63,7 +63,7 @@ class ClaimMemory:
 
     def may_look_for(self, code: Any) -> bool:
         """Whether `code` was not looked for in vain a moment ago."""
-        return clock.monotonic() >= self._missing.get(code, 0.0)
+        return not self._missing or clock.monotonic() >= self._missing.get(code, 0.0)
 
     def not_found(self, code: Any) -> None:
         """`code` is not in this process now."""
@@ -234,6 +234,7 @@ class Queue(Persistent):
         memory = memory or ClaimMemory()
         now = clock.now_micros()
         full: set[str] = set()
+        found: set[Any] = set()  # code that is here
         share = None if uuid is None else self.dispatchers.share_of(uuid)
         for entry in self._waiting.entries(due=now, skip=full, share=share):
             job = entry.job
@@ -243,7 +244,7 @@ class Queue(Persistent):
             if last_chance and memory.last_chance_held:
                 continue  # two of them in one process, and the innocent would be parked too
             expired = job._deadline is not None and job._deadline < now
-            has_code = self._has_code(entry, memory)
+            has_code = self._has_code(entry, memory, found)
             if has_code and filter and not self._passes(filter, entry, memory):
                 continue
             if expired:  # whether its code is here or not: nobody will call it
@@ -252,27 +253,34 @@ class Queue(Persistent):
                 continue
             if not has_code:
                 continue
-            without_place = self.quotas.without_place(entry.place.quota_names, job)
+            names = entry.place.quota_names
+            without_place = names and self.quotas.without_place(names, job)
             if without_place:
                 full.update(without_place)
                 continue
             self._take_out(job)
-            self.quotas.take_places(job)
+            if names:
+                self.quotas.take_places(job)
             memory.last_chance_held |= last_chance
             yield job
 
     def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
-        """Whether the job can be read here, and is not meant for another dispatcher."""
+        """Whether the job can be read here, lies there, and is not meant for another dispatcher."""
         job = entry.job
         unreadable = why_unreadable(job)
         if unreadable is not None:
             memory.report_once(entry.place, job, unreadable)
             return False
+        if job._place != entry.place:  # taken out while the claim was reading
+            return False
         return job._only_for is None or (uuid is not None and job._only_for == uuid.int)
 
-    def _has_code(self, entry: Entry, memory: ClaimMemory) -> bool:
-        """Whether the job's callable is to be found in this process."""
+    def _has_code(self, entry: Entry, memory: ClaimMemory, found: set[Any]) -> bool:
+        """Whether the job's callable is to be found in this process; `found` is what is."""
         job = entry.job
+        code = (type(job), job.code) if job.is_named_only else None
+        if code in found:
+            return True
         try:
             if not memory.may_look_for(job.code):
                 return False
@@ -286,6 +294,8 @@ class Queue(Persistent):
                 raise
             memory.report_once(entry.place, job, error)
             return False
+        if code is not None:
+            found.add(code)
         return True
 
     def _passes(self, filter: Filter, entry: Entry, memory: ClaimMemory) -> bool:

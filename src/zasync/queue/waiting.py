@@ -14,6 +14,7 @@ having our code.  A tree that is never empty merges more: each holds a sentinel 
 from __future__ import annotations
 
 import heapq
+import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ LANES_WITH_QUOTAS = 2
 RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
 ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
 SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
+LARGEST_CHUNK = 64  # entries of a tree that are read at once
 MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
 _SENTINEL = -(2**63)
 
@@ -51,8 +53,10 @@ class Entry(NamedTuple):
     """One waiting job on its way out; entries sort in the order of claims."""
 
     rank: int  # 0: was put back, 1: others
+    moment: int
+    is_ready: bool  # at the same moment, what was scheduled for it comes before what is put then
     order: int
-    place: Place
+    place: Place  # no two have the same, so jobs are never compared
     job: Any
 
 
@@ -103,8 +107,8 @@ class Line(Persistent):
     def tree(self, kind: str, key: int) -> Any:
         if kind == RETURNED:
             return self.returned
-        lane = self.lane(key & LANE_MASK)
-        return lane.ready if kind == READY else lane.later
+        ready, later, _added = self.lanes[key & LANE_MASK]
+        return ready if kind == READY else later
 
 
 class Waiting(Persistent):
@@ -212,8 +216,8 @@ class Waiting(Persistent):
         are passed over, apart from what was put back.
         With `share` (n, of), jobs of other lanes than this share count as ORDER_BOUND younger.
         """
-        for entry in heapq.merge(*self._sequences(due, skip, share), key=_order):
-            if entry.place.kind == RETURNED or skip.isdisjoint(entry.place.quota_names):
+        for entry in heapq.merge(*self._sequences(due, skip, share)):
+            if not skip or entry.rank == 0 or skip.isdisjoint(entry.place.quota_names):
                 yield entry
 
     def _sequences(
@@ -259,11 +263,6 @@ def _last_key(moment: int) -> int:
     return (moment + 1 << LANE_BITS) - 1
 
 
-def _order(entry: Entry) -> tuple[int, int, bool, int]:
-    """By the moment; at the same one, what was scheduled for it comes before what is put then."""
-    return entry.rank, entry.order >> LANE_BITS, entry.place.kind == READY, entry.order
-
-
 def _read(
     names: tuple[str, ...],
     kind: str,
@@ -272,12 +271,17 @@ def _read(
     skip: Set[str],
     handicap: int,
 ) -> Iterator[Entry]:
-    rank = 0 if kind == RETURNED else 1
+    rank, ready = 0 if kind == RETURNED else 1, kind == READY
     key = _SENTINEL
+    size = 1
     while names == () or skip.isdisjoint(names):
-        # Looked up anew each time, since the reader may have taken out what it got before.
-        found = next(iter(tree.items(min=key, max=latest, excludemin=True)), None)
-        if found is None:
+        # Looked up anew after each few, since the reader may have taken out what it got before.
+        found = list(itertools.islice(tree.items(min=key, max=latest, excludemin=True), size))
+        for key, job in found:
+            order = key + handicap
+            yield Entry(rank, order >> LANE_BITS, ready, order, Place(names, kind, key), job)
+            if names and not skip.isdisjoint(names):
+                return
+        if len(found) < size:
             return
-        key, job = found
-        yield Entry(rank, key + handicap, Place(names, kind, key), job)
+        size = min(2 * size, LARGEST_CHUNK)
