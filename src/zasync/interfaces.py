@@ -235,6 +235,15 @@ class IQueue(Interface):
     ) -> Any:
         """Have `item` (adapted to IJob) performed; answers the job.  The caller commits."""
 
+    def put_many(
+        items: Any,
+        begin_after: Any = None,
+        begin_by: Any = None,
+        failure_log_level: int | None = None,
+        retry_policy_factory: Any = None,
+    ) -> list[Any]:
+        """Have all `items` performed, or none if one is refused; answers the jobs."""
+
     def putBack(job: Any) -> None:
         """Put a claimed job first in line."""
 
@@ -335,6 +344,8 @@ class IAgent(Interface):
     """One dispatcher's hand in one queue: picks jobs and holds the running ones."""
 
     size = Attribute("How many jobs may run at once.")
+    batch = Attribute("How many short jobs a thread may commit together at the most; 1: none.")
+    batch_time = Attribute("timedelta: how long they may wait for each other then; 50 ms.")
     name = Attribute("The name in the dispatcher's record.")
     parent = Attribute("The IDispatcherAgents, or None.")
     queue = Attribute("The queue, found through the parents, or None.")

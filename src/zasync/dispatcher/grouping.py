@@ -39,24 +39,29 @@ class Grouping:
         known = self._spans.get(code, 0.0)
         self._spans[code] = max(seconds, known + SMOOTHING * (seconds - known))
 
-    def went_well(self, members: int) -> None:
-        """So many jobs were committed together."""
-        self._most = min(MOST_KNOWN, max(self._most, 2 * members))
-
-    def ran_alone(self, code: Any) -> None:
-        """A job has been run alone, to its end."""
+    def ran_alone(self, code: Any, seconds: float) -> None:
+        """A job has been run alone, and its callable has returned."""
+        self.took(code, seconds)
         self._most = min(MOST_KNOWN, self._most + 1)
         left = self._alone.pop(code, 0)
         if left > 1:
             self._alone[code] = left - 1
 
-    def broke_up(self, members: int, culprit: Any) -> None:
-        """A group of so many had to be broken up, because of `culprit` (None: it is not known)."""
-        if culprit is None:
+    def ended(self, members: int, well: bool, culprit: Any) -> None:
+        """A group of so many is committed, or else broken up because of `culprit`.
+
+        None means that it is not known which: then groups become smaller.
+        """
+        if well:
+            self._most = min(MOST_KNOWN, max(self._most, 2 * members))
+        elif culprit is None:
             self._most = max(1, members // 2)
-            return
+        else:
+            self._keep_alone(culprit)
+
+    def _keep_alone(self, code: Any) -> None:
         if len(self._penalties) >= MOST_KNOWN:
             self._penalties.clear()
             self._alone.clear()
-        penalty = min(LONGEST_PENALTY, 2 * self._penalties.get(culprit, FIRST_PENALTY // 2))
-        self._alone[culprit] = self._penalties[culprit] = penalty
+        penalty = min(LONGEST_PENALTY, 2 * self._penalties.get(code, FIRST_PENALTY // 2))
+        self._alone[code] = self._penalties[code] = penalty

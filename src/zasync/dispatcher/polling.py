@@ -30,6 +30,7 @@ from zasync.job.group import Joining
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
 from zasync.queue.registration import BATCH
+from zasync.queue.waiting import LEFT_TO_OTHERS
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
 PRUNE_INTERVAL = 3600.0  # seconds
@@ -59,6 +60,7 @@ class Plan:
     bells: list[bytes] = dataclasses.field(default_factory=list)
     due: list[float] = dataclasses.field(default_factory=list)  # moments, seconds of the clock
     pings: dict[str, Ping] = dataclasses.field(default_factory=dict)  # by queue
+    has_room: bool = False  # there are places for which no job was found
     urgent: bool = False  # must be committed, even if only by this poll
     began: datetime = dataclasses.field(default_factory=clock.now)
 
@@ -185,6 +187,11 @@ class Poller:
         due = queue.next_due()
         if due is not None and due > clock.now():
             plan.due.append(due.timestamp())
+        if self.memory.left_to_others:
+            self.memory.left_to_others = False
+            plan.due.append(clock.now().timestamp() + LEFT_TO_OTHERS / 1_000_000)
+        elif plan.has_room and (left := queue.next_of_others(self.dispatcher.UUID)) is not None:
+            plan.due.append(left.timestamp())
 
     def _report(self, record: Any) -> bool:
         """Leave in the database what others should see; answers whether that is news."""
@@ -277,6 +284,8 @@ class Poller:
         self._recognise(agent, pool, plan)
         seen = info.agent(queue_name, agent_name)
         ahead = pool.ahead()
+        if ahead:
+            ahead = min(ahead, agent.queue.fair_share(self.dispatcher.UUID))
         # What is not true of the agent yet must be so before any thread is told.
         plan.urgent |= agent.widen(pool.width(size.places, size.batch))
         joining = Joining(agent.queue.crash_limit) if size.batch > 1 else None
@@ -288,6 +297,7 @@ class Poller:
                 seen["new jobs"].append(self._start(pool, job, plan, joining))
                 reach("poll.claimed")
             pool.queue_is_empty = len(seen["new jobs"]) < room
+            plan.has_room |= pool.queue_is_empty
         except Exception as error:
             if classify(error, from_storage=True) is not Trouble.OTHER:
                 raise  # the whole poll is to be repeated

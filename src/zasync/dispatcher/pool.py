@@ -68,6 +68,10 @@ class Tracked:
         if self.since is None:
             self.since = clock.monotonic()
 
+    def is_too_late(self) -> bool:
+        """Whether it had to begin before now."""
+        return self.deadline is not None and self.deadline < clock.now_micros()
+
     @functools.cached_property
     def since_micros(self) -> int:
         """The same by the wall clock, microseconds since 1970."""

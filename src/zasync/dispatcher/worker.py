@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import threading
+from collections.abc import Iterator
 from typing import Any
 
 from zasync import threadlocal
@@ -17,12 +17,12 @@ from zasync.dispatcher.pool import Pool, Tracked, forget_surroundings
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
+from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.failpoints import reach
 from zasync.foundation.ghosts import ghost
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError, TimeoutError
-from zasync.foundation.errors import Trouble, classify
 from zasync.job import attempt, performance, values
 from zasync.job.group import BrokenUp, Group
 from zasync.job.run import Ending, Outcome, Run
@@ -43,15 +43,14 @@ class Worker:
         """
         members = [tracked]
         try:
-            if not self.pool.is_groupable(tracked) or not self.may_begin():
-                self._perform_alone(tracked, connection)
-            else:
+            if self.pool.is_groupable(tracked) and self.may_begin():
                 self._perform_together(members, connection)
+            else:
+                self._perform_alone(tracked, connection)
         except BaseException:
             # Whatever this is, the job must not lie in its place for ever: it is handed back.
-            for member in members:
-                if member.outcome is None and member.running:
-                    self.pool.settled((member, Outcome(Ending.STOPPED)))
+            left = [each for each in members if each.running and each.outcome is None]
+            self.pool.settled(*((each, Outcome(Ending.STOPPED)) for each in left))
             raise
 
     def _perform_alone(self, tracked: Tracked, connection: Any) -> None:
@@ -60,81 +59,79 @@ class Worker:
         job = _load(connection, tracked.key, tracked.kind)
         run = Run(job, tracked.token, self, begun=True)
         self._note_start(tracked, run)
-        step = performance.perform
-        if tracked.deadline is not None and tracked.deadline < clock.now_micros():
-            step = _fail_too_late
+        step = _fail_too_late if tracked.is_too_late() else performance.perform
         self._settle(tracked, run, self._guarded(run, step))
         if tracked.code is not None and run.seconds is not None:
-            self.pool.grouping.took(tracked.code, run.seconds)
-            self.pool.grouping.ran_alone(tracked.code)
+            self.pool.grouping.ran_alone(tracked.code, run.seconds)
+
+    # Several in one transaction
 
     def _perform_together(self, members: list[Tracked], connection: Any) -> None:
-        """Run a group of jobs that begins with `members`; those that join it are added there."""
-        pool, grouping = self.pool, self.pool.grouping
-        culprit = None
-        try:
-            began = clock.monotonic()
-            group = Group(connection.transaction_manager)
-            tracked: Tracked | None = members[0]
-            try:
-                while tracked is not None:
-                    culprit = tracked.code
-                    self._call(group, tracked, connection)
-                    tracked = pool.next_member(len(members), clock.monotonic() - began)
-                    members += [tracked] if tracked is not None else []
-                culprit = None
-            except BaseException as error:
-                group.break_up()
-                events.group_broken_up(len(members), error)
-                if classify(error, from_storage=True) is not Trouble.OTHER:
-                    culprit = None
-                outcomes: list[Outcome | None] = [None] * len(members)
-            else:
-                outcomes = group.settle()
-        except Exception as error:
-            outcomes = [None] * len(members)
-            events.group_broken_up(len(members), error)
-        if None in outcomes:
-            grouping.broke_up(len(members), culprit)
-        else:
-            grouping.went_well(len(members))
-        alone = []
+        """Run a group of jobs that begins with the one of `members`; what joins is added there."""
         settled: list[tuple[Tracked, Outcome]] = []
-        for member, run, outcome in itertools.zip_longest(members, group.runs, outcomes):
-            if outcome is None or outcome.ending is not Ending.COMPLETED:
-                alone.append((member, run, outcome))
-            else:
+        left: list[tuple[Tracked, Run | None, Outcome | None]] = []
+        for member, run, outcome in self._run_group(members, connection):
+            if run is not None and outcome is not None and outcome.ending is Ending.COMPLETED:
                 self._note(member, run, outcome)
                 settled.append((member, outcome))
-        pool.settled(*settled)
-        for member, run, outcome in alone:
-            self._settle_member(member, run, outcome, connection)
+            else:
+                left.append((member, run, outcome))
+        self.pool.settled(*settled)
+        for member, run, outcome in left:
+            if self.pool.stop_signal.is_set():
+                self.pool.settled((member, Outcome(Ending.STOPPED)))
+            elif run is None or outcome is None:
+                self._perform_alone(member, connection)
+            else:  # it was given callbacks while it ran
+                called_back = self._guarded(run, performance.finish_with_callbacks)
+                self._settle(member, run, called_back)
+
+    def _run_group(
+        self, members: list[Tracked], connection: Any
+    ) -> Iterator[tuple[Tracked, Run | None, Outcome | None]]:
+        """Answer each member, its run, and its outcome: None if it is to be run alone."""
+        group = Group(connection.transaction_manager)
+        culprit: Any = None
+        try:
+            for member in self._joining(group, members):
+                culprit = member.code
+                self._call(group, member, connection)
+            culprit = None
+            outcomes = group.settle()
+        except BaseException as error:
+            group.break_up()
+            events.group_broken_up(len(members), error)
+            if classify(error, from_storage=True) is not Trouble.OTHER:
+                culprit = None
+            outcomes = [None] * len(members)
+        self.pool.grouping.ended(len(members), None not in outcomes, culprit)
+        return itertools.zip_longest(members, group.runs, outcomes)
+
+    def _joining(self, group: Group, members: list[Tracked]) -> Iterator[Tracked]:
+        """The members to be called, as long as there are any that fit in."""
+        began = clock.monotonic()
+        group.begin()
+        yield members[0]
+        while (
+            member := self.pool.next_member(len(members), clock.monotonic() - began)
+        ) is not None:
+            members.append(member)
+            yield member
 
     def _call(self, group: Group, tracked: Tracked, connection: Any) -> None:
         """Call one member of a group."""
         tracked.taken()
-        job = ghost(connection, tracked.key[0].to_bytes(8, "big"), tracked.kind)
-        if tracked.deadline is not None and tracked.deadline < clock.now_micros():
+        if tracked.is_too_late():
             raise BrokenUp("it comes too late")
+        job = ghost(connection, tracked.key[0].to_bytes(8, "big"), tracked.kind)
         run = Run(job, tracked.token, self)
         self._note_start(tracked, run)
         try:
-            group.call(run)
+            seconds = group.call(run)
         finally:
             forget_surroundings()
-        assert run.seconds is not None
-        self.pool.grouping.took(tracked.code, run.seconds)
+        self.pool.grouping.took(tracked.code, seconds)
         reach("group.called")
-
-    def _settle_member(
-        self, tracked: Tracked, run: Run | None, outcome: Outcome | None, connection: Any
-    ) -> None:
-        """See to a member of a group that has not been completed with it."""
-        if outcome is None or run is None:
-            self._perform_alone(tracked, connection)
-        else:  # it has callbacks, which it was given late
-            called_back = self._guarded(run, performance.finish_with_callbacks)
-            self._settle(tracked, run, called_back)
 
     def _guarded(self, run: Run, step: Any) -> Outcome:
         """Do `step(run)`; what would end the process ends the job instead."""

@@ -218,7 +218,11 @@ def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
 
 def finish(run: Run, value: Any) -> Outcome:
     """Make `value` the job's result, if it can be stored.  Does not commit."""
-    if type(value) not in values.SMALL and not values.is_plain(value) and not isinstance(value, Failure):
+    if (
+        type(value) not in values.SMALL
+        and not values.is_plain(value)
+        and not isinstance(value, Failure)
+    ):
         what = f"the result of {run.job.callable_name}"
         values.check_storable(what, value, run.connection)
     return _finish(run.job, value)

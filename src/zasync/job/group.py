@@ -82,12 +82,19 @@ class Group:
         self._manager = manager
         self._process = os.getpid()
         self._outcomes: list[Outcome] = []
-        manager.begin()
-        self._transaction = manager.get()
-        manager.registerSynch(self)
+        self._transaction: Any = None
 
-    def call(self, run: Run) -> None:
-        """Call one more job and write down what it answered.  Any error is to end the group."""
+    def begin(self) -> None:
+        """Begin the transaction."""
+        self._manager.begin()
+        self._transaction = self._manager.get()
+        self._manager.registerSynch(self)
+
+    def call(self, run: Run) -> float:
+        """Call one more job and write down what it answered; answers how many seconds it took.
+
+        After an error the group is to be broken up.
+        """
         self.runs.append(run)
         job = run.job
         run.check_owned()
@@ -97,19 +104,20 @@ class Group:
             raise BrokenUp("it commits by itself")
         began = clock.monotonic()
         value = contextvars.copy_context().run(_call, run, callable, args, kwargs)
-        run.seconds = clock.monotonic() - began
+        seconds = clock.monotonic() - began
         if os.getpid() != self._process:
             end_forked_child(None)
         if self._manager.get() is not self._transaction or self._transaction.status != "Active":
             raise BrokenUp("it has ended the transaction")
         self._outcomes.append(_answered(run, value))
+        return seconds
 
     def settle(self) -> list[Outcome | None]:
         """Commit; answers the outcome of each member, None for those that are to be run alone.
 
         After an error it is the database that says of each member whether it has its end.
         """
-        self._manager.unregisterSynch(self)
+        self._leave()
         try:
             reach("group.committing")
             self._manager.commit()
@@ -138,8 +146,13 @@ class Group:
         """Abort all that was done."""
         if os.getpid() != self._process:
             end_forked_child(None)
-        self._manager.unregisterSynch(self)
+        if self._transaction is not None:
+            self._leave()
         attempts.end(self._manager)
+
+    def _leave(self) -> None:
+        self._manager.unregisterSynch(self)
+        self._transaction = None
 
     # Synchronizer of the transaction
 

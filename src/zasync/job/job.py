@@ -238,9 +238,9 @@ class Job(Chaining, Persistent):
         Code that was given them may have changed them in place, in a transaction that was
         aborted.  To be called at the beginning of a transaction.
         """
-        for record in (self._payload, self._result, self):
-            if record is self or isinstance(record, values.Payload | values.Box):
-                record._p_invalidate()
+        for each in (self._payload, self._result, self):
+            if each is self or isinstance(each, values.Payload | values.Box):
+                each._p_invalidate()
 
     def check_storable(self, connection: Any) -> None:
         """NotStorableError, naming the thing, if callable or arguments cannot be committed.

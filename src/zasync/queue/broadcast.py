@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import zope.component
+
 from zasync.foundation import clock
 from zasync.foundation.errors import why_unreadable
-from zasync.interfaces import AbortedError
-from zasync.job import Group, Job, Payload, RetryCommonFourTimes, bookkeeping, relations
+from zasync.interfaces import IUUID, AbortedError
+from zasync.job import Group, Job, Payload, RetryCommonFourTimes, bookkeeping, record, relations
 from zasync.job.adapting import as_job
 from zasync.job.states import Move
 from zasync.queue.queue import Queue
@@ -56,7 +59,8 @@ class BroadcastQueue(Queue):
         job = as_job(item)
         if not _is_for_all(job):
             return super().put(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
-        self._prepare(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        uuid = zope.component.queryUtility(IUUID)
+        self._prepare(job, uuid, begin_after, begin_by, failure_log_level, retry_policy_factory)
         whole = Broadcast(
             {
                 uuid: _copy(job, uuid)
@@ -70,6 +74,10 @@ class BroadcastQueue(Queue):
         whole.wait_for(whole.perform_members())
         job.wait_for(whole)
         return job
+
+    def put_many(self, items: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Put each of `items`; what is refused leaves those before it put."""
+        return [self.put(item, *args, **kwargs) for item in items]
 
     def _admit(self, job: Any, move: Move, place: Place) -> None:
         super()._admit(job, move, place)
@@ -103,7 +111,8 @@ def _copy(job: Any, uuid: UUID) -> Any:
     """A new job like `job`, without its callbacks, that only the dispatcher `uuid` may run."""
     kind: Any = type(job)
     copy = kind.__new__(kind)
-    copy.__setstate__({**job.__getstate__(), "_extras": None, "_policy": None})
+    state = record.unpacked(job.__getstate__())
+    copy.__setstate__({**state, "_extras": None, "_policy": None})
     if job._payload is not None:
         copy._payload = Payload(job._payload.target, [], dict(job.kwargs))
     copy.args = [copy if arg is job else arg for arg in job.args]

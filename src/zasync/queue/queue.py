@@ -7,7 +7,7 @@ How the jobs lie and are read in order is in `zasync.queue.waiting`; nothing her
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,7 +42,7 @@ from zasync.job.states import Move
 from zasync.queue.parked import Parked
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers
-from zasync.queue.waiting import LATER, Entry, Place, Waiting
+from zasync.queue.waiting import LATER, Entry, Own, Place, Waiting
 
 Filter = Callable[[Any], Any]
 
@@ -58,6 +58,7 @@ class ClaimMemory:
 
     def __init__(self) -> None:
         self.last_chance_held = False  # a job that runs here is parked if this process dies again
+        self.left_to_others = False  # the last claim did so with some jobs, not to meet them there
         self.reported: set[Place] = set()
         self._missing: dict[Any, float] = {}  # code that is not here -> when to look again
 
@@ -130,16 +131,43 @@ class Queue(Persistent):
         callable and arguments that the database can hold (NotStorableError).
         """
         job = as_job(item)
-        self._prepare(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        uuid = zope.component.queryUtility(IUUID)
+        self._prepare(job, uuid, begin_after, begin_by, failure_log_level, retry_policy_factory)
         place = self._line_up(job, job._begin_after)
         job.set_deadline()
         self._admit(job, Move.PUT, place)
         reach("put.added")
         return job
 
+    def put_many(
+        self,
+        items: Iterable[Any],
+        begin_after: datetime | None = None,
+        begin_by: timedelta | None = None,
+        failure_log_level: int | None = None,
+        retry_policy_factory: Any = None,
+    ) -> list[Any]:
+        """Have all `items` performed, as if `put` was called for each; answers the jobs.
+
+        If one of them is refused, with an error as of `put`, none is put.  The caller commits.
+        """
+        jobs = [as_job(item) for item in items]
+        if len({id(job) for job in jobs}) < len(jobs):
+            raise ValueError("one of these jobs is there twice, and a job can be put only once")
+        uuid = zope.component.queryUtility(IUUID)
+        for job in jobs:
+            self._prepare(job, uuid, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        for job in jobs:
+            place = self._line_up(job, job._begin_after)
+            job.set_deadline()
+            self._admit(job, Move.PUT, place)
+            reach("put.added")
+        return jobs
+
     def _prepare(
         self,
         job: Any,
+        uuid: Any,
         begin_after: datetime | None,
         begin_by: timedelta | None,
         failure_log_level: int | None,
@@ -150,7 +178,6 @@ class Queue(Persistent):
         _set_options(job, begin_after, begin_by, failure_log_level, retry_policy_factory)
         self.quotas.check_known(job.quota_names)
         job.check_storable(self._p_jar)
-        uuid = zope.component.queryUtility(IUUID)
         if uuid is not None:
             job.assignerUUID = uuid
 
@@ -236,7 +263,11 @@ class Queue(Persistent):
         full: set[str] = set()
         found: set[Any] = set()  # code that is here
         share = None if uuid is None else self.dispatchers.share_of(uuid)
-        for entry in self._waiting.entries(due=now, skip=full, share=share):
+        own, taken = Own(), False
+        for entry in self._waiting.entries(due=now, skip=full, share=share, own=own):
+            if taken and not own.left and entry.is_of_others:
+                memory.left_to_others = True
+                return
             job = entry.job
             if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):
                 continue
@@ -248,6 +279,7 @@ class Queue(Persistent):
             if has_code and filter and not self._passes(filter, entry, memory):
                 continue
             if expired:  # whether its code is here or not: nobody will call it
+                taken = True
                 self._take_out(job)
                 yield self._failing(job)
                 continue
@@ -262,6 +294,7 @@ class Queue(Persistent):
             if names:
                 self.quotas.take_places(job)
             memory.last_chance_held |= last_chance
+            taken = True
             yield job
 
     def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
@@ -342,6 +375,19 @@ class Queue(Persistent):
         """When the first job that is scheduled for later is due, or None."""
         due = self._waiting.next_due()
         return None if due is None else clock.from_micros(due)
+
+    def next_of_others(self, uuid: UUID) -> datetime | None:
+        """When `uuid` may take a waiting job that is left to another dispatcher still, or None."""
+        share = self.dispatchers.share_of(uuid)
+        if share is None:
+            return None
+        moment = self._waiting.next_of_others(clock.now_micros(), share)
+        return None if moment is None else clock.from_micros(moment)
+
+    def fair_share(self, uuid: UUID) -> int:
+        """How many of the waiting jobs would be those of `uuid` if all dispatchers were equal."""
+        share = self.dispatchers.share_of(uuid)
+        return len(self) if share is None else -(-len(self) // share[1])
 
     def counters(self) -> list[Any]:
         """The persistent counters that change whenever something is put in."""

@@ -30,11 +30,14 @@ LANE_BITS = 5
 LANE_MASK = 2**LANE_BITS - 1
 LANES = 8  # of a line without quotas; at most 2 ** LANE_BITS
 LANES_WITH_QUOTAS = 2
-RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
+RUN_LENGTH = 32  # so many puts through one connection go to one lane before the next is taken
 ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
+AGE_SHARE = 4  # or this part of the time for which the first of the others' jobs has waited
+LEFT_TO_OTHERS = 30_000  # microseconds for which jobs in other lanes are left to their dispatchers
 SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
 LARGEST_CHUNK = 64  # entries of a tree that are read at once
 MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
+COMMITTED = "Committed"  # status of a transaction
 _SENTINEL = -(2**63)
 
 
@@ -58,6 +61,23 @@ class Entry(NamedTuple):
     order: int
     place: Place  # no two have the same, so jobs are never compared
     job: Any
+
+    @property
+    def is_of_others(self) -> bool:
+        """Whether it lies in a lane that other dispatchers prefer."""
+        return self.order != self.place.key
+
+
+class Own:
+    """Counts the sequences of one's own lanes that a reader has not come to the end of."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def counted(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        self.left += 1
+        yield from entries
+        self.left -= 1
 
 
 def new_tree() -> LOBTree:
@@ -181,15 +201,21 @@ class Waiting(Persistent):
         return self._insert(job, quota_names, place.kind, place.key >> LANE_BITS, number)
 
     def _choose_lane(self, lanes: int) -> int:
-        """One lane for a run of puts of one transaction, another for the next run."""
+        """One lane for a run of puts through this connection, another for the next run.
+
+        A transaction that was not committed may have met another producer in its lane; then the
+        next one goes elsewhere.
+        """
         known, number, puts = self._v_lane
-        transaction = None if self._p_jar is None else self._p_jar.transaction_manager.get()
-        same = transaction is None if known is None else known() is transaction
-        if not same or puts % RUN_LENGTH == 0:
+        now = None if self._p_jar is None else self._p_jar.transaction_manager.get()
+        before = None if known is None else known()
+        lost = before is not None and before is not now and before.status != COMMITTED
+        if lost or puts == 0:
             number = clock.current().random.randrange(2**LANE_BITS)
-            puts = 0
-        if not same:
-            known = None if transaction is None else weakref.ref(transaction)
+        elif puts % RUN_LENGTH == 0:
+            number += 1  # so that all lanes get as many
+        if before is not now:
+            known = None if now is None else weakref.ref(now)
         self._v_lane = (known, number, puts + 1)
         return number % lanes
 
@@ -208,29 +234,48 @@ class Waiting(Persistent):
         due: int | None = None,
         skip: Set[str] = frozenset(),
         share: tuple[int, int] | None = None,
+        own: Own | None = None,
     ) -> Iterator[Entry]:
         """The waiting jobs in the order of claims, without loading them.
 
         With `due`, only those that may start at that time (microseconds), and some that are due
         within SAME_MOMENT of it.  Lines whose names of quotas meet `skip` (looked at for each job)
         are passed over, apart from what was put back.
-        With `share` (n, of), jobs of other lanes than this share count as ORDER_BOUND younger.
+        With `share` (n, of), jobs of other lanes than this share are left to others for a moment,
+        and count as younger then: by ORDER_BOUND, or an AGE_SHARE of the age of the first of them.
+        `own` is told when there is nothing left in the lanes of this share.
         """
-        for entry in heapq.merge(*self._sequences(due, skip, share)):
+        for entry in heapq.merge(*self._sequences(due, skip, share, own or Own())):
             if not skip or entry.rank == 0 or skip.isdisjoint(entry.place.quota_names):
                 yield entry
 
     def _sequences(
-        self, due: int | None, skip: Set[str], share: tuple[int, int] | None
+        self, due: int | None, skip: Set[str], share: tuple[int, int] | None, own: Own
     ) -> Iterator[Iterator[Entry]]:
         latest = None if due is None else _last_key(due + SAME_MOMENT)
         for names, line in self._lines.items():
             yield _read(names, RETURNED, line.returned, None, frozenset(), 0)
             for number, (ready, later, _added) in enumerate(line.lanes):
-                mine = share is None or number % share[1] == share[0]
-                handicap = 0 if mine else ORDER_BOUND << LANE_BITS
-                yield _read(names, READY, ready, None, skip, handicap)
-                yield _read(names, LATER, later, latest, skip, handicap)
+                if share is None or due is None or number % share[1] == share[0]:
+                    yield own.counted(_read(names, READY, ready, None, skip, 0))
+                    yield own.counted(_read(names, LATER, later, latest, skip, 0))
+                else:
+                    yield _read_of_others(names, READY, ready, due, skip)
+                    yield _read_of_others(names, LATER, later, due, skip)
+
+    def next_of_others(self, now: int, share: tuple[int, int]) -> int | None:
+        """When (microseconds) a job may be taken that is still left to others, or None."""
+        after = _last_key(now - LEFT_TO_OTHERS)
+        latest = _last_key(now)
+        keys = [
+            next(iter(tree.keys(min=after, max=latest, excludemin=True)), None)
+            for line in self._lines.values()
+            for number, (ready, later, _added) in enumerate(line.lanes)
+            if number % share[1] != share[0]
+            for tree in (ready, later)
+        ]
+        moments = [key >> LANE_BITS for key in keys if key is not None]
+        return min(moments) + LEFT_TO_OTHERS if moments else None
 
     def next_due(self) -> int | None:
         """When the first of those jobs is due that are not due yet (microseconds), or None."""
@@ -261,6 +306,17 @@ class Waiting(Persistent):
 def _last_key(moment: int) -> int:
     """The greatest key of what is due at `moment`."""
     return (moment + 1 << LANE_BITS) - 1
+
+
+def _read_of_others(
+    names: tuple[str, ...], kind: str, tree: Any, now: int, skip: Set[str]
+) -> Iterator[Entry]:
+    """The jobs of a lane of others that these have not taken though they could have."""
+    latest = _last_key(now - LEFT_TO_OTHERS)
+    first = next(iter(tree.keys(min=_SENTINEL + 1, max=latest)), None)
+    if first is not None:
+        handicap = max(ORDER_BOUND, (now - (first >> LANE_BITS)) // AGE_SHARE)
+        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS)
 
 
 def _read(
