@@ -228,6 +228,10 @@ class Agent(Persistent):
         """How many jobs it holds that count against `size`: all but those that wait for others."""
         return len(self._running) - 1
 
+    def is_too_narrow(self, width: int) -> bool:
+        """Whether more held jobs may be begun, and not ended, than is written here."""
+        return self._width is not None and width > self._width
+
     def widen(self, width: int) -> bool:
         """Note that up to `width` held jobs may be begun and not ended; answers if that is news.
 

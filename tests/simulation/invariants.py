@@ -32,6 +32,7 @@ from zasync.interfaces import (
     TimeoutError,
 )
 from zasync.job import Job
+from zasync.dispatcher.pool import MOST_AHEAD
 from zasync.queue.waiting import LATER
 
 ENDED = (CALLBACKS, COMPLETED)
@@ -321,7 +322,7 @@ class Watch:
         # A claim may have seen the size that it had before.
         size = max(size, agent.size)
         self.agents[agent._p_oid] = agent.running, size
-        if agent.running > size and agent.running > held:
+        if agent.running > size + MOST_AHEAD and agent.running > held:
             yield f"I8 an agent of size {size} holds {agent.running} jobs"
 
 

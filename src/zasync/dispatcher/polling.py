@@ -286,8 +286,9 @@ class Poller:
         ahead = pool.ahead()
         if ahead:
             ahead = min(ahead, agent.queue.fair_share(self.dispatcher.UUID))
-        # What is not true of the agent yet must be so before any thread is told.
-        plan.urgent |= agent.widen(pool.width(size.places, size.batch))
+        width = pool.width(size.places, size.batch)
+        # More threads are told of it only after it is committed.
+        plan.urgent |= agent.is_too_narrow(width) and agent.widen(width)
         joining = Joining(agent.queue.crash_limit) if size.batch > 1 else None
         room = max(0, size.places + ahead - agent.running)
         try:
@@ -296,6 +297,8 @@ class Poller:
                 job.start(token)
                 seen["new jobs"].append(self._start(pool, job, plan, joining))
                 reach("poll.claimed")
+            if seen["new jobs"]:
+                agent.widen(width)
             pool.queue_is_empty = len(seen["new jobs"]) < room
             plan.has_room |= pool.queue_is_empty
         except Exception as error:

@@ -15,7 +15,7 @@ from persistent import Persistent
 
 from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import IParked
-from zasync.job import Payload, relations
+from zasync.job import Payload, record, relations
 
 PUT_BACK_AT_ONCE = 100
 SEQUENCE_BITS = 10  # tell those apart that ended in one microsecond
@@ -46,6 +46,7 @@ _OF_ONE_LIFE = frozenset(
         "_crashes",
         "_crash_count",
         "_progress",
+        "_alone",
     }
 )
 
@@ -134,7 +135,7 @@ def _like(job: Any) -> Any:
     """A NEW job of the same class with the same call and options as `job`."""
     kind: Any = type(job)
     made = kind.__new__(kind)
-    state = job.__getstate__()
+    state = record.unpacked(job.__getstate__())
     made.__setstate__({name: value for name, value in state.items() if name not in _OF_ONE_LIFE})
     if job._payload is not None:
         made._payload = Payload(job._payload.target, [], dict(job.kwargs))

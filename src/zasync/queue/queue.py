@@ -283,7 +283,7 @@ class Queue(Persistent):
                 self._take_out(job)
                 yield self._failing(job)
                 continue
-            if not has_code:
+            if not has_code or job._place != entry.place:  # taken out while we were reading
                 continue
             names = entry.place.quota_names
             without_place = names and self.quotas.without_place(names, job)
@@ -298,13 +298,11 @@ class Queue(Persistent):
             yield job
 
     def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:
-        """Whether the job can be read here, lies there, and is not meant for another dispatcher."""
+        """Whether the job can be read here, and is not meant for another dispatcher."""
         job = entry.job
         unreadable = why_unreadable(job)
         if unreadable is not None:
             memory.report_once(entry.place, job, unreadable)
-            return False
-        if job._place != entry.place:  # taken out while the claim was reading
             return False
         return job._only_for is None or (uuid is not None and job._only_for == uuid.int)
 

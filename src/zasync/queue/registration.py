@@ -261,7 +261,9 @@ def hand_back(agent: Any, queue: Any, cause: Cause = None, limit: int | None = N
     The newest come first: since each goes first in line, all keep their order.  `cause` is why.
     """
     if isinstance(cause, dict):
-        cause = {**cause, "agent": agent.name, "grouped": agent.batch > 1}
+        cause = {**cause, "agent": agent.name}
+        if agent.batch > 1:
+            cause["grouped"] = True
     may_have_begun = agent.may_have_begun()
     count = 0
     for job in agent.newest_first():

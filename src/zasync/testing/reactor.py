@@ -253,8 +253,9 @@ class Reactor:
         return max(intervals, default=POLL_INTERVAL)
 
     def _at_work(self) -> set[Any]:
-        """The jobs that threads perform, and the threads of ours that have not ended."""
-        jobs = [key for each in self._dispatchers() for key in each.getActiveJobIds()]
+        """The jobs that threads perform, or will, and the threads of ours that have not ended."""
+        pools = [pool for each in self._dispatchers() for pool in each.pools()]
+        jobs = [tracked.key for pool in pools for tracked in pool.busy]
         return {*jobs, *(thread for thread in self._threads if thread.is_alive())}
 
     def _let_threads_work(self) -> None:

@@ -171,10 +171,10 @@ def test_statistics_count_and_find_the_extremes() -> None:
 
 def test_running_jobs_are_never_forgotten_for_ended_ones() -> None:
     infos = JobInfos(2)
-    infos.started((1, "db"), info_of(0, None, None))
+    infos.started({(1, "db"): info_of(0, None, None)})
     for oid in (2, 3, 4):
-        infos.started((oid, "db"), info_of(oid, 1, False))
+        infos.started({(oid, "db"): info_of(oid, 1, False)})
     assert (1, "db") in infos
     assert len(infos) == 2
-    infos.update((99, "db"), failed=True)
+    infos.update((99, "db"), {"failed": True})
     assert list(infos) == [(1, "db"), (4, "db")]

@@ -330,7 +330,7 @@ def test_a_run_that_cannot_be_settled_is_handed_back_and_costs_no_place(
 ) -> None:
     from zasync.dispatcher import worker
 
-    def cannot_load(connection: Any, key: Any) -> Any:
+    def cannot_load(connection: Any, key: Any, kind: Any = None) -> Any:
         monkeypatch.undo()
         raise RuntimeError("a fault of our own")
 

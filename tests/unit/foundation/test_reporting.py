@@ -57,6 +57,7 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
     ("policy_failed", (JOB, TROUBLE), {"events": CRITICAL}, ["mul(3, 4)", "what went wrong"]),
     ("repair_failed", (TEXT, FAILURE), {"events": CRITICAL}, ["job 17", "again", "Traceback"]),
     ("commit_retried_often", (TEXT, 5, FAILURE), {"events": CRITICAL}, ["job 17", "5 times"]),
+    ("group_broken_up", (7, TROUBLE), {"trace": INFO}, ["7 jobs", "run alone"]),
     ("interrupted", (JOB, True), {"events": WARNING}, ["mul(3, 4)", "True"]),
     ("taken_over", (JOB, ("main",)), {"events": WARNING}, ["mul(3, 4)", "main"]),
     (
