@@ -18,6 +18,7 @@ from ZODB.serialize import referencesf
 from ZODB.utils import u64
 
 from tests.simulation import jobs
+from zasync.dispatcher.pool import MOST_AHEAD
 from zasync.failure import Failure
 from zasync.interfaces import (
     ACTIVE,
@@ -32,7 +33,6 @@ from zasync.interfaces import (
     TimeoutError,
 )
 from zasync.job import Job
-from zasync.dispatcher.pool import MOST_AHEAD
 from zasync.queue.waiting import LATER
 
 ENDED = (CALLBACKS, COMPLETED)

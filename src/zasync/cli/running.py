@@ -99,17 +99,18 @@ def dispatching(
     *,
     queue_names: Iterable[str] | None = None,
     size: int | None = None,
+    batch: int | None = None,
     poll_interval: float = 5.0,
     grace: float,
     intervals: Intervals | None = None,
 ) -> Iterator[Running]:
     """Work the queues of `db`, whose URI says under which UUID; drained at the end of the block.
 
-    Each of the queues has the agent 'main' then.  `size` None leaves the size of one that is
-    there as it is; `intervals` are seconds between two pings, and without a ping until death, with
-    None likewise.
+    Each of the queues has the agent 'main' then.  `size` and `batch` None leave those of one that
+    is there as they are; `intervals` are seconds between two pings, and without a ping until
+    death, with None likewise.
     """
-    with worker_uuid(uri) as uuid, _joining(uuid, size, intervals):
+    with worker_uuid(uri) as uuid, _joining(uuid, size, batch, intervals):
         zope.component.provideUtility(uuid, IUUID)
         configure.base()
         configure.provide_default_queue()
@@ -126,7 +127,9 @@ def dispatching(
 
 
 @contextmanager
-def _joining(uuid: Any, size: int | None, intervals: Intervals | None) -> Iterator[None]:
+def _joining(
+    uuid: Any, size: int | None, batch: int | None, intervals: Intervals | None
+) -> Iterator[None]:
     """Give the dispatcher `uuid` its agent and its intervals in each queue that it joins."""
 
     @zope.component.adapter(IDispatcherActivated)  # type: ignore[untyped-decorator]
@@ -138,6 +141,8 @@ def _joining(uuid: Any, size: int | None, intervals: Intervals | None) -> Iterat
             record[AGENT] = Agent(size=DEFAULT_SIZE if size is None else size)
         elif size is not None:
             record[AGENT].size = size
+        if batch is not None:
+            record[AGENT].batch = batch
         if intervals is not None:
             ping, death = intervals
             record.set_intervals(timedelta(seconds=ping), timedelta(seconds=death))

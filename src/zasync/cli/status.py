@@ -100,7 +100,7 @@ def _agent(name: str, agent: Any) -> Document:
     return {
         "name": name,
         "size": agent.size,
-        "running": agent.running,
+        "running": min(agent.running, agent.size),  # others are claimed and wait for a thread
         "held": len(agent),  # with those that wait for others
         "succeeded": agent.completed.succeeded,
         "failed": agent.completed.failed,

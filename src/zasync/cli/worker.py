@@ -29,6 +29,12 @@ log = logging.getLogger("zasync.events")
 @db_option
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="Work this queue only.")
 @click.option("--size", type=click.IntRange(0), metavar="N", help="Run N jobs at once (first: 3).")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Commit up to N short jobs together (first: 1, each by itself).",
+)
 @click.option("--processes", type=click.IntRange(1), default=1, metavar="N", help="Start N of it.")
 @click.option(
     "--poll-interval",
@@ -71,6 +77,7 @@ def worker(
     uri: str,
     queues: tuple[str, ...],
     size: int | None,
+    batch: int | None,
     processes: int,
     poll_interval: float,
     grace: float,
@@ -93,14 +100,14 @@ def worker(
         if until_input_ends:
             requests.post_at_end_of_input()
         if processes == 1:
-            _work(uri, requests, supervisors, queues, size, poll_interval, grace, intervals)
+            _work(uri, requests, supervisors, queues, size, batch, poll_interval, grace, intervals)
             return
         with Shared(uri, processes) as shared:
             with opened(shared.uri) as db:
                 prepare_queues(db, queues)
             with Children(
                 processes,
-                ["--db", shared.uri, *_options(queues, size, poll_interval, intervals)],
+                ["--db", shared.uri, *_options(queues, size, batch, poll_interval, intervals)],
                 requests=requests,
                 source=uri,
                 grace=grace,
@@ -149,12 +156,18 @@ def _intervals(ping: float | None, death: float | None) -> Intervals | None:
 
 
 def _options(
-    queues: tuple[str, ...], size: int | None, poll_interval: float, intervals: Intervals | None
+    queues: tuple[str, ...],
+    size: int | None,
+    batch: int | None,
+    poll_interval: float,
+    intervals: Intervals | None,
 ) -> list[str]:
     """How a child is told what we were told."""
     options = [word for name in queues for word in ("--queue", name)]
     if size is not None:
         options += ["--size", str(size)]
+    if batch is not None:
+        options += ["--batch", str(batch)]
     if intervals is not None:
         ping, death = map(str, intervals)
         options += ["--ping-interval", ping, "--death-interval", death]
@@ -167,6 +180,7 @@ def _work(
     supervisors: Supervisors,
     queues: tuple[str, ...],
     size: int | None,
+    batch: int | None,
     poll_interval: float,
     grace: float,
     intervals: Intervals | None,
@@ -179,6 +193,7 @@ def _work(
             requests,
             queue_names=queues or None,
             size=size,
+            batch=batch,
             poll_interval=poll_interval,
             grace=grace,
             intervals=intervals,
