@@ -197,7 +197,10 @@ class Agent(Persistent):
 
     def _choices(self, memory: ClaimMemory | None) -> Iterator[Any]:
         if self._chooser is None and type(self)._choose is Agent._choose:
-            yield from self.queue.claims(self.filter, uuid=self.parent.UUID, memory=memory)
+            refusals = None if memory is None else memory.refusals(self)
+            yield from self.queue.claims(
+                self.filter, uuid=self.parent.UUID, memory=memory, refusals=refusals
+            )
             return
         while (job := self._call_choose()) is not None:
             yield job

@@ -227,6 +227,7 @@ BUGS = (
             Edit(
                 "queue/queue.py",
                 "if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):\n"
+                "                refusals.left(entry.place)\n"
                 "                continue\n",
                 "if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):\n"
                 "                return\n",
@@ -260,7 +261,8 @@ BUGS = (
                 "dispatcher/worker.py",
                 "            # Whatever this is, the job must not lie in its place for ever: it is"
                 " handed back.\n"
-                "            self.pool.settled(tracked, Outcome(Ending.STOPPED))\n",
+                "            left = [each for each in members if each.running and each.outcome is None]\n"
+                "            self.pool.settled(*((each, Outcome(Ending.STOPPED)) for each in left))\n",
                 "",
             ),
         ),

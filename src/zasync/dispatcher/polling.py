@@ -78,7 +78,7 @@ class Poller:
         self.manager = OwnManager()
         self.connection = dispatcher.db.open(transaction_manager=self.manager)
         self.observer = Observer()
-        self.memory = ClaimMemory()
+        self.memory = ClaimMemory(leaves_to_others=True)
         self.joined: set[str] = set()
         self.abandoned = False  # nobody waits for it any more; it is to change nothing
         self._pause = FIRST_PAUSE
@@ -143,6 +143,7 @@ class Poller:
         )
 
     def _after_error(self, error: Exception) -> float:
+        self.memory.forget_refusals()
         if classify(error, from_storage=True) is Trouble.OTHER:
             events.poll_failed(error)
         else:
@@ -312,6 +313,8 @@ class Poller:
     def _tidy(self, agent: Any, pool: Pool, plan: Plan) -> None:
         """Move what has ended to where it belongs."""
         reach("poll.tidying")
+        if pool.has_ended_jobs:
+            self.memory.forget_full()
         held = {place: integer_oid(job) for place, job in agent.held()}
         recalled: list[Tracked] = []
         for tracked in list(pool.tracked.values()):

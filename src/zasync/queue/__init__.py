@@ -5,8 +5,9 @@ This is the public address of the stored classes, whatever file they lie in.
 """
 
 from zasync.queue.broadcast import Broadcast, BroadcastQueue, OnlyThere
+from zasync.queue.memory import ClaimMemory
 from zasync.queue.parked import Parked
-from zasync.queue.queue import ClaimMemory, Queue, Queues, getDefaultQueue
+from zasync.queue.queue import Queue, Queues, getDefaultQueue
 from zasync.queue.quota import Quota, Quotas
 from zasync.queue.registration import (
     DispatcherAgents,

@@ -24,7 +24,6 @@ from zasync.foundation import clock
 from zasync.foundation.containers import ReadMapping
 from zasync.foundation.errors import Trouble, classify, why_unreadable
 from zasync.foundation.failpoints import reach
-from zasync.foundation.reporting import events
 from zasync.foundation.wakeup import ring_after_commit
 from zasync.interfaces import (
     IUUID,
@@ -39,48 +38,16 @@ from zasync.interfaces import (
 from zasync.job import Job, crashes, relations
 from zasync.job.adapting import as_job
 from zasync.job.states import Move
+from zasync.queue.memory import ClaimMemory, Refusals
 from zasync.queue.parked import Parked
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers
-from zasync.queue.waiting import LATER, Entry, Own, Place, Waiting
+from zasync.queue.waiting import LATER, LEFT_TO_OTHERS, Entry, Own, Place, Waiting
 
 Filter = Callable[[Any], Any]
 
-REPORTED_AT_MOST = 10_000  # jobs of which is known that they were reported
-LOOK_AGAIN = 5.0  # seconds until code that was not there is looked for again
-
 claimer: ContextVar[UUID | None] = ContextVar("claimer", default=None)
 """The dispatcher for which a chooser that is being called claims; its agent sets it."""
-
-
-class ClaimMemory:
-    """What a dispatcher remembers between claims; lives in the process, not in the database."""
-
-    def __init__(self) -> None:
-        self.last_chance_held = False  # a job that runs here is parked if this process dies again
-        self.left_to_others = False  # the last claim did so with some jobs, not to meet them there
-        self.reported: set[Place] = set()
-        self._missing: dict[Any, float] = {}  # code that is not here -> when to look again
-
-    def may_look_for(self, code: Any) -> bool:
-        """Whether `code` was not looked for in vain a moment ago."""
-        return not self._missing or clock.monotonic() >= self._missing.get(code, 0.0)
-
-    def not_found(self, code: Any) -> None:
-        """`code` is not in this process now."""
-        self._missing[code] = clock.monotonic() + LOOK_AGAIN
-
-    def report_once(self, place: Place, job: Any, error: Exception) -> None:
-        """Log a job that cannot be run here, or not even be read, but only once."""
-        if place in self.reported:
-            return
-        if len(self.reported) >= REPORTED_AT_MOST:
-            self.reported.clear()
-        self.reported.add(place)
-        if isinstance(error, UnresolvableError):
-            events.job_unresolvable(job, error)
-        else:
-            events.job_unreadable(f"the queue at {place}", error)
 
 
 @zope.interface.implementer(IQueue)
@@ -133,11 +100,14 @@ class Queue(Persistent):
         job = as_job(item)
         uuid = zope.component.queryUtility(IUUID)
         self._prepare(job, uuid, begin_after, begin_by, failure_log_level, retry_policy_factory)
+        self._put(job)
+        return job
+
+    def _put(self, job: Any) -> None:
         place = self._line_up(job, job._begin_after)
         job.set_deadline()
         self._admit(job, Move.PUT, place)
         reach("put.added")
-        return job
 
     def put_many(
         self,
@@ -158,10 +128,7 @@ class Queue(Persistent):
         for job in jobs:
             self._prepare(job, uuid, begin_after, begin_by, failure_log_level, retry_policy_factory)
         for job in jobs:
-            place = self._line_up(job, job._begin_after)
-            job.set_deadline()
-            self._admit(job, Move.PUT, place)
-            reach("put.added")
+            self._put(job)
         return jobs
 
     def _prepare(
@@ -255,28 +222,40 @@ class Queue(Persistent):
         *,
         uuid: UUID | None = None,
         memory: ClaimMemory | None = None,
+        refusals: Refusals | None = None,
     ) -> Iterator[Any]:
-        """Claim one job after the other, for the dispatcher `uuid`, as long as there are any."""
+        """Claim one job after the other, for the dispatcher `uuid`, as long as there are any.
+
+        `refusals` are those of `filter`.
+        """
         uuid = uuid or claimer.get()
         memory = memory or ClaimMemory()
+        refusals = refusals or Refusals()
+        refusals.begin()
         now = clock.now_micros()
-        full: set[str] = set()
+        full = memory.full(self)
         found: set[Any] = set()  # code that is here
         share = None if uuid is None else self.dispatchers.share_of(uuid)
         own, taken = Own(), False
-        for entry in self._waiting.entries(due=now, skip=full, share=share, own=own):
-            if taken and not own.left and entry.is_of_others:
+        patience = LEFT_TO_OTHERS if memory.leaves_to_others else 0
+        for entry in self._waiting.entries(
+            due=now, skip=full, share=share, patience=patience, own=own, refusals=refusals
+        ):
+            if taken and not own.left and entry.is_of_others and memory.leaves_to_others:
                 memory.left_to_others = True
                 return
             job = entry.job
             if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):
+                refusals.left(entry.place)
                 continue
             last_chance = crashes.is_last_chance(job)
             if last_chance and memory.last_chance_held:
+                refusals.left(entry.place)
                 continue  # two of them in one process, and the innocent would be parked too
             expired = job._deadline is not None and job._deadline < now
             has_code = self._has_code(entry, memory, found)
             if has_code and filter and not self._passes(filter, entry, memory):
+                refusals.refused(entry.place)
                 continue
             if expired:  # whether its code is here or not: nobody will call it
                 taken = True
@@ -284,11 +263,15 @@ class Queue(Persistent):
                 yield self._failing(job)
                 continue
             if not has_code or job._place != entry.place:  # taken out while we were reading
+                refusals.left(entry.place)
                 continue
             names = entry.place.quota_names
             without_place = names and self.quotas.without_place(names, job)
             if without_place:
+                refusals.left(entry.place)
                 full.update(without_place)
+                for name in without_place:
+                    memory.is_full(self, name)
                 continue
             self._take_out(job)
             if names:

@@ -30,14 +30,14 @@ LANE_BITS = 5
 LANE_MASK = 2**LANE_BITS - 1
 LANES = 8  # of a line without quotas; at most 2 ** LANE_BITS
 LANES_WITH_QUOTAS = 2
-RUN_LENGTH = 32  # so many puts through one connection go to one lane before the next is taken
+RUN_LENGTH = 32  # so many puts of one transaction go to one lane before the next is taken
 ORDER_BOUND = 1_000_000  # microseconds by which a dispatcher may prefer jobs of its own lanes
 AGE_SHARE = 4  # or this part of the time for which the first of the others' jobs has waited
+LATE = 2_000_000  # microseconds that may lie between the moment of a put and its commit
 LEFT_TO_OTHERS = 30_000  # microseconds for which jobs in other lanes are left to their dispatchers
 SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
 LARGEST_CHUNK = 64  # entries of a tree that are read at once
 MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
-COMMITTED = "Committed"  # status of a transaction
 _SENTINEL = -(2**63)
 
 
@@ -201,21 +201,16 @@ class Waiting(Persistent):
         return self._insert(job, quota_names, place.kind, place.key >> LANE_BITS, number)
 
     def _choose_lane(self, lanes: int) -> int:
-        """One lane for a run of puts through this connection, another for the next run.
-
-        A transaction that was not committed may have met another producer in its lane; then the
-        next one goes elsewhere.
-        """
+        """One lane for a run of puts of one transaction, another for the next run."""
         known, number, puts = self._v_lane
-        now = None if self._p_jar is None else self._p_jar.transaction_manager.get()
-        before = None if known is None else known()
-        lost = before is not None and before is not now and before.status != COMMITTED
-        if lost or puts == 0:
-            number = clock.current().random.randrange(2**LANE_BITS)
+        transaction = None if self._p_jar is None else self._p_jar.transaction_manager.get()
+        same = transaction is None if known is None else known() is transaction
+        if not same or puts == 0:
+            number, puts = clock.current().random.randrange(2**LANE_BITS), 0
         elif puts % RUN_LENGTH == 0:
             number += 1  # so that all lanes get as many
-        if before is not now:
-            known = None if now is None else weakref.ref(now)
+        if not same:
+            known = None if transaction is None else weakref.ref(transaction)
         self._v_lane = (known, number, puts + 1)
         return number % lanes
 
@@ -234,34 +229,52 @@ class Waiting(Persistent):
         due: int | None = None,
         skip: Set[str] = frozenset(),
         share: tuple[int, int] | None = None,
+        patience: int = 0,
         own: Own | None = None,
+        refusals: Any = None,
     ) -> Iterator[Entry]:
         """The waiting jobs in the order of claims, without loading them.
 
         With `due`, only those that may start at that time (microseconds), and some that are due
         within SAME_MOMENT of it.  Lines whose names of quotas meet `skip` (looked at for each job)
         are passed over, apart from what was put back.
-        With `share` (n, of), jobs of other lanes than this share are left to others for a moment,
-        and count as younger then: by ORDER_BOUND, or an AGE_SHARE of the age of the first of them.
-        `own` is told when there is nothing left in the lanes of this share.
+        With `share` (n, of), jobs of other lanes than this share are left to others for `patience`
+        (microseconds), and count as younger then: by ORDER_BOUND, or an AGE_SHARE of the age of
+        the first of them.
+        `own` is told when there is nothing left in the lanes of this share.  What lies before the
+        marks of `refusals` is passed over.
         """
-        for entry in heapq.merge(*self._sequences(due, skip, share, own or Own())):
+        for entry in heapq.merge(
+            *self._sequences(due, skip, share, patience, own or Own(), refusals)
+        ):
             if not skip or entry.rank == 0 or skip.isdisjoint(entry.place.quota_names):
                 yield entry
 
     def _sequences(
-        self, due: int | None, skip: Set[str], share: tuple[int, int] | None, own: Own
+        self,
+        due: int | None,
+        skip: Set[str],
+        share: tuple[int, int] | None,
+        patience: int,
+        own: Own,
+        refusals: Any,
     ) -> Iterator[Iterator[Entry]]:
         latest = None if due is None else _last_key(due + SAME_MOMENT)
         for names, line in self._lines.items():
-            yield _read(names, RETURNED, line.returned, None, frozenset(), 0)
+            yield _read(names, RETURNED, line.returned, None, frozenset(), 0, _SENTINEL)
+            if not skip.isdisjoint(names):
+                continue
             for number, (ready, later, _added) in enumerate(line.lanes):
-                if share is None or due is None or number % share[1] == share[0]:
-                    yield own.counted(_read(names, READY, ready, None, skip, 0))
-                    yield own.counted(_read(names, LATER, later, latest, skip, 0))
-                else:
-                    yield _read_of_others(names, READY, ready, due, skip)
-                    yield _read_of_others(names, LATER, later, due, skip)
+                for kind, tree, last in ((READY, ready, None), (LATER, later, latest)):
+                    start = _SENTINEL
+                    if refusals is not None and due is not None:
+                        mark = _last_key(due - LATE)
+                        start = refusals.mark((names, kind, number), mark, _SENTINEL)
+                    if share is None or due is None or number % share[1] == share[0]:
+                        yield own.counted(_read(names, kind, tree, last, skip, 0, start))
+                    else:
+                        until = last if not patience else _last_key(due - patience)
+                        yield _read_of_others(names, kind, tree, due, until, skip, start)
 
     def next_of_others(self, now: int, share: tuple[int, int]) -> int | None:
         """When (microseconds) a job may be taken that is still left to others, or None."""
@@ -309,14 +322,19 @@ def _last_key(moment: int) -> int:
 
 
 def _read_of_others(
-    names: tuple[str, ...], kind: str, tree: Any, now: int, skip: Set[str]
+    names: tuple[str, ...],
+    kind: str,
+    tree: Any,
+    now: int,
+    latest: int | None,
+    skip: Set[str],
+    start: int,
 ) -> Iterator[Entry]:
-    """The jobs of a lane of others that these have not taken though they could have."""
-    latest = _last_key(now - LEFT_TO_OTHERS)
-    first = next(iter(tree.keys(min=_SENTINEL + 1, max=latest)), None)
+    """The jobs of a lane of others, up to the key `latest`."""
+    first = next(iter(tree.keys(min=start, max=latest, excludemin=True)), None)
     if first is not None:
         handicap = max(ORDER_BOUND, (now - (first >> LANE_BITS)) // AGE_SHARE)
-        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS)
+        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS, start)
 
 
 def _read(
@@ -326,9 +344,10 @@ def _read(
     latest: int | None,
     skip: Set[str],
     handicap: int,
+    key: int,
 ) -> Iterator[Entry]:
+    """What lies in `tree` after `key`."""
     rank, ready = 0 if kind == RETURNED else 1, kind == READY
-    key = _SENTINEL
     size = 1
     while names == () or skip.isdisjoint(names):
         # Looked up anew after each few, since the reader may have taken out what it got before.

@@ -21,7 +21,7 @@ from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, PENDING, TimeoutError, UnresolvableError
 from zasync.job import Job
 from zasync.queue import ClaimMemory
-from zasync.queue.queue import LOOK_AGAIN
+from zasync.queue.memory import LOOK_AGAIN
 from zasync.queue.waiting import LANES, ORDER_BOUND
 
 
@@ -439,7 +439,7 @@ def test_a_job_whose_callable_is_gone_is_failed_when_it_is_too_late(
 def test_what_was_reported_is_forgotten_before_it_fills_the_memory(
     view: View, gone: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zasync.queue.queue.REPORTED_AT_MOST", 1)
+    monkeypatch.setattr("zasync.queue.memory.REPORTED_AT_MOST", 1)
     memory = ClaimMemory()
     for place in view.queue._waiting.entries():
         memory.report_once(place.place, gone, UnresolvableError("gone"))
