@@ -173,7 +173,8 @@ class Server:
     def pack(self) -> None:
         """Forget old revisions, and what cannot be reached."""
         reachable: set[bytes] = set()
-        todo = [z64]
+        # What was written last stays, and what it refers to with it, as after a real pack.
+        todo = [z64, *(oid for oid, known in self.revisions.items() if known[-1][0] == self.last)]
         while todo:
             oid = todo.pop()
             if oid not in reachable:

@@ -85,7 +85,7 @@ class Dispatcher:
         self.twins: set[str] = set()  # queues left to another live process that has our UUID
         self.activated: datetime | None = None
         self.thread: threading.Thread | None = None
-        self.hints = Hints(db, self.wake)
+        self.hints = Hints(db, self.hinted)
         self.pulse = Pulse()
         self.coroutines = CoroutineLoop(db, self.may_begin)
         self.hang_report_after = hang_report_after
@@ -237,6 +237,15 @@ class Dispatcher:
             self._timer_call = self.reactor.callLater(
                 seconds, self._tick, self._next_timer(), hurried
             )
+
+    def hinted(self) -> None:
+        """Work was put somewhere: poll soon, if there is a place for it.  Called in any thread.
+
+        While there is none, a poll would find nothing to do; the end of a job makes one.
+        """
+        pools = self.pools()
+        if not pools or any(pool.has_room() for pool in pools):
+            self.wake()
 
     def wake(self) -> None:
         """Poll soon.  May be called in any thread; many calls make one poll."""

@@ -386,6 +386,14 @@ class Pool:
         waiting = len(self._stock)
         return waiting > 0 and (self.queue_is_empty or 2 * waiting > self._wanted)
 
+    def has_room(self) -> bool:
+        """Whether a claim could take anything; if not, it may when some of the stock is gone."""
+        with self._lock:
+            has_room = self._begun + len(self._stock) < self.size + self._wanted // 2
+        if not has_room:
+            self.queue_is_empty = False
+        return has_room
+
     def patience(self) -> float:
         """How many seconds the next claim may wait, so that it takes more jobs at once.
 

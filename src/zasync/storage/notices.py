@@ -21,6 +21,7 @@ from zasync.foundation import clock, wakeup
 from zasync.foundation.attempts import pauses
 from zasync.foundation.reporting import events
 from zasync.storage import relstorage
+from zasync.storage.watching import FileWatch
 
 if TYPE_CHECKING:
     from zasync.storage.psycopg2 import Session
@@ -45,9 +46,11 @@ def tell_others(db: Any) -> None:
 def hear_others(db: Any, wake: Callable[[], None]) -> Callable[[], None]:
     """Call `wake`, in a thread of our own, when another process has put work into `db`.
 
-    Also after each time that the connection was lost and made again.  Answers a function that
-    ends it.
+    Also after each time that the connection was lost and made again; and after any commit, where
+    only the files of the database tell.  Answers a function that ends it.
     """
+    files = [relstorage.sqlite_files(database.storage) for database in db.databases.values()]
+    watches = [FileWatch(paths, wake) for paths in files if paths]
     lines = [line for database in db.databases.values() if (line := _line(database)) is not None]
     for line in lines:
         line.listen(wake)
@@ -55,6 +58,8 @@ def hear_others(db: Any, wake: Callable[[], None]) -> Callable[[], None]:
     def stop() -> None:
         for line in lines:
             line.ignore(wake)
+        for watch in watches:
+            watch.stop()
 
     return stop
 

@@ -148,6 +148,16 @@ def postgresql_dsn(storage: Any) -> str | None:
     return dsn if is_postgresql and isinstance(dsn, str) else None
 
 
+def sqlite_files(storage: Any) -> list[Path]:
+    """The files that a commit through RelStorage's `storage` changes; none if it is no SQLite."""
+    adapter = _adapter_of(storage)
+    directory = getattr(adapter, "data_dir", None)
+    is_sqlite = any(kind.__name__ == "Sqlite3Adapter" for kind in type(adapter).__mro__)
+    if not is_sqlite or not isinstance(directory, str):
+        return []
+    return [Path(directory) / name for name in ("main.sqlite3", "main.sqlite3-wal")]
+
+
 def diagnosis(error: Exception, subject: str, scheme: str) -> StorageError | None:
     """Our error for one of RelStorage's or of its drivers', or None for any other."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
