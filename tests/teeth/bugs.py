@@ -261,8 +261,10 @@ BUGS = (
                 "dispatcher/worker.py",
                 "            # Whatever this is, the job must not lie in its place for ever: it is"
                 " handed back.\n"
-                "            left = [each for each in members if each.running and each.outcome is None]\n"
-                "            self.pool.settled(*((each, Outcome(Ending.STOPPED)) for each in left))\n",
+                "            left = [each for each in members if each.running and"
+                " each.outcome is None]\n"
+                "            self.pool.settled(*((each, Outcome(Ending.STOPPED)) for each in"
+                " left))\n",
                 "",
             ),
         ),
