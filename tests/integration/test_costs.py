@@ -193,7 +193,9 @@ def test_a_claim_does_not_read_again_what_its_filter_refused(site: Site, agent: 
         # A job that comes late, and lies before the mark, is found when the filter is asked again.
         standing.move(seconds=-50)
         other = Site(site.db)  # in this one puts never go back in time
-        late = site.connection.get(other.put(Job(jobs.note, 3))._p_oid)
+        oid = other.put(Job(jobs.note, 3))._p_oid
+        site.manager.begin()
+        late = site.connection.get(oid)
         other.close()
         standing.move(seconds=120)
         site.commit(lambda: agent.parent.ping())

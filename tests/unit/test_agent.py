@@ -650,3 +650,55 @@ def test_only_records_of_dispatchers_get_an_agent() -> None:
     something: dict[str, Any] = {}
     addMainAgentActivationHandler(DispatcherActivated(something))
     assert something == {}
+
+
+# Groups, and jobs claimed ahead
+
+
+@pytest.mark.parametrize("batch", [0, -1, True, 1.5, "many"])
+def test_a_batch_is_a_positive_number(batch: Any) -> None:
+    with pytest.raises(ValueError, match="batch of an agent"):
+        Agent(batch=batch)
+
+
+def test_a_batch_time_is_a_positive_span() -> None:
+    assert Agent().batch_time == timedelta(milliseconds=50)
+    assert Agent(batch=3, batch_time=timedelta(seconds=1)).batch_time == timedelta(seconds=1)
+    with pytest.raises(TypeError, match="timedelta"):
+        Agent(batch_time=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="more than nothing"):
+        Agent(batch_time=timedelta())
+
+
+def test_jobs_are_claimed_beyond_the_size_only_when_asked_for(view: View, agent: Agent) -> None:
+    view.put(*range(20))
+    assert len(list(agent.claim_jobs(99))) == agent.size
+    assert len(list(agent.claim_jobs(99, ahead=4))) == 4
+    assert list(agent.claim_jobs(99, ahead=4)) == []
+
+
+def test_of_what_is_claimed_ahead_only_the_first_few_may_have_begun(
+    view: View, agent: Agent
+) -> None:
+    view.put(*range(20))
+    held = list(agent.claim_jobs(99, ahead=9 - agent.size))
+    for job in held:
+        job.start(7)
+    assert all(map(agent.may_have_begun(), held))  # nobody has said how many
+    assert not agent.is_too_narrow(99)
+    assert agent.widen(2)
+    assert not agent.widen(2)
+    assert agent.is_too_narrow(3)
+    held[0]._suspension = 5  # waits for a Deferred
+    held[1]._again = 0  # is to run again
+    held[8]._suspension = 6
+    begun = agent.may_have_begun()
+    assert [begun(job) for job in held] == [True] * 4 + [False] * 4 + [True]
+    agent.await_others(held[7]._place)
+    assert agent.may_have_begun()(held[7])
+    first = held[2]
+    agent.hold_anew(first._place)
+    assert agent.held()[-1] == (first._place, first)
+    assert not agent.may_have_begun()(first)
+    agent.widen(99)
+    assert agent.may_have_begun()(first)

@@ -290,7 +290,8 @@ class Poller:
         width = pool.width(size.places, size.batch)
         # More threads are told of it only after it is committed.
         plan.urgent |= agent.is_too_narrow(width) and agent.widen(width)
-        joining = Joining(agent.queue.crash_limit) if size.batch > 1 else None
+        groups = size.batch > 1 and len(self.dispatcher.db.databases) == 1
+        joining = Joining(agent.queue.crash_limit) if groups else None
         room = max(0, size.places + ahead - agent.running)
         try:
             for job in agent.claim_jobs(room, self.memory, ahead=ahead):

@@ -279,7 +279,7 @@ class Waiting(Persistent):
     def next_of_others(self, now: int, share: tuple[int, int]) -> int | None:
         """When (microseconds) a job may be taken that is still left to others, or None."""
         after = _last_key(now - LEFT_TO_OTHERS)
-        latest = _last_key(now)
+        latest = _last_key(now + SAME_MOMENT)
         keys = [
             next(iter(tree.keys(min=after, max=latest, excludemin=True)), None)
             for line in self._lines.values()
