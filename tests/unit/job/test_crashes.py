@@ -523,6 +523,7 @@ def test_what_is_put_back_is_a_new_job_with_the_same_call_and_options(
     assert (len(job.callbacks), job.crashes, job.parent) == (0, (), bench.queue)
     job.args.append(2)
     assert poison.args == [1, "x" * 2000], "nothing is shared"
+    bench.commit()
     bench.work()
     assert job.result == ((1, "x" * 2000, 2), {"key": 3})
 
