@@ -271,7 +271,8 @@ class Waiting(Persistent):
                         mark = _last_key(due - LATE)
                         start = refusals.mark((names, kind, number), mark, _SENTINEL)
                     if share is None or due is None or number % share[1] == share[0]:
-                        yield own.counted(_read(names, kind, tree, last, skip, 0, start))
+                        is_claim = refusals is not None
+                        yield own.counted(_read(names, kind, tree, last, skip, 0, start, is_claim))
                     else:
                         until = last if not patience else _last_key(due - patience)
                         yield _read_of_others(names, kind, tree, due, until, skip, start)
@@ -334,7 +335,7 @@ def _read_of_others(
     first = next(iter(tree.keys(min=start, max=latest, excludemin=True)), None)
     if first is not None:
         handicap = max(ORDER_BOUND, (now - (first >> LANE_BITS)) // AGE_SHARE)
-        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS, start)
+        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS, start, True)
 
 
 def _read(
@@ -345,13 +346,17 @@ def _read(
     skip: Set[str],
     handicap: int,
     key: int,
+    is_claim: bool = False,
 ) -> Iterator[Entry]:
-    """What lies in `tree` after `key`."""
+    """What lies in `tree` after `key`; `is_claim` says that the jobs will be read."""
     rank, ready = 0 if kind == RETURNED else 1, kind == READY
     size = 1
     while names == () or skip.isdisjoint(names):
         # Looked up anew after each few, since the reader may have taken out what it got before.
         found = list(itertools.islice(tree.items(min=key, max=latest, excludemin=True), size))
+        if is_claim and size > 1 and found and tree._p_jar is not None:
+            # One question to the storage for all of them, where it can be asked so.
+            tree._p_jar.prefetch([job for _, job in found if job._p_changed is None])
         for key, job in found:
             order = key + handicap
             yield Entry(rank, order >> LANE_BITS, ready, order, Place(names, kind, key), job)
