@@ -240,6 +240,7 @@ class Seen:
     quotas: tuple[str, ...]
     held: bool
     scheduled: bool  # waits, and not before a certain moment
+    again: Any  # is to run again
 
     @classmethod
     def of(cls, job: Any) -> Seen:
@@ -251,7 +252,7 @@ class Seen:
         held = job.status in (ASSIGNED, ACTIVE) and hasattr(job.parent, "mailbox")
         place = job._place if job.status == PENDING else None
         scheduled = place is not None and place.kind == LATER
-        return cls(job.status, job._token, result, job._quota_names, held, scheduled)
+        return cls(job.status, job._token, result, job._quota_names, held, scheduled, job._again)
 
 
 class Watch:
@@ -264,6 +265,7 @@ class Watch:
         self.agents: dict[bytes, tuple[int, int]] = {}  # how many it held, its greatest size
         self.exempt: set[str] = set()  # quotas that were made while jobs were running
         self.seen = seen
+        self.entered: set[tuple[int, Any]] = set()  # oid, token of attempts whose code was entered
 
     def after(self, connection: Any, oids: list[bytes], clock: Any) -> Iterator[str]:
         """What is wrong with the commit that changed `oids`; `clock` is that of its node."""
@@ -298,6 +300,10 @@ class Watch:
             yield f"I3 job {job.oid} was completed, and is {new.status} again"
         if old.status in ENDED and (new.status not in ENDED or new.result != old.result):
             yield f"I3 job {job.oid} had its result {old.result}, and now is {new}"
+        if old.held and old.status == ACTIVE and new.status == PENDING and old.again is None:
+            self.seen["a claimed job is given back as if nobody had claimed it"] += 1
+            if (job.oid, old.token) in self.entered:
+                yield f"I21 job {job.oid} was begun, and is given back as if it was not"
         if new.status == ACTIVE and old.status == PENDING:
             if old.scheduled and job._active_start < job._begin_after:
                 yield f"I10 job {job.oid} was started before its begin_after"

@@ -20,6 +20,7 @@ EVENTS = {
     "poll_repeated": "a poll is repeated",
     "still_running": "a job does not end within the grace time",
     "deactivation_failed": "a node cannot say goodbye",
+    "group_broken_up": "a group of jobs is broken up",
     "dispatcher_deactivated": "a node stops cleanly",
 }
 """Reports of zasync that count as situations."""
@@ -27,6 +28,7 @@ EVENTS = {
 POINTS_THAT_COUNT = {
     "recovery.handed_back": "a job of a dead node is handed back",
     "callbacks.chosen": "a callback is run",
+    "group.settled": "a group of jobs is committed",
 }
 """Fail points that count as situations."""
 
@@ -49,6 +51,7 @@ SITUATIONS: tuple[str, ...] = (
     "the storage is packed",
     # nodes
     "a node cannot even open its database",
+    "a claimed job is given back as if nobody had claimed it",
     "a node dies in a commit",
     "a node is started: again",
     "a node is started: elsewhere",

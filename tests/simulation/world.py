@@ -127,6 +127,7 @@ class World:
 
     def started(self, job: Any, effects: Any) -> None:
         """A job's code has been entered."""
+        self.watch.entered.add((job.oid, job._token))
 
     def defer(self, deferred: Any) -> None:
         self.deferreds.append((self.here(), deferred))
@@ -524,6 +525,7 @@ class World:
             for name in list(record):
                 if size is not None:
                     record[name].size = size
+                    record[name].batch = 1 + 3 * (number % 3)  # every third one groups nothing
                     self.seen["an agent is resized"] += 1
                 elif len(record[name]) == 0 and not record.activated:
                     del record[name]
