@@ -351,7 +351,7 @@ def _read(
     """What lies in `tree` after `key`; `is_claim` says that the jobs will be read."""
     rank, ready = 0 if kind == RETURNED else 1, kind == READY
     size = 1
-    while names == () or skip.isdisjoint(names):
+    while True:
         # Looked up anew after each few, since the reader may have taken out what it got before.
         found = list(itertools.islice(tree.items(min=key, max=latest, excludemin=True), size))
         if is_claim and size > 1 and found and tree._p_jar is not None:
