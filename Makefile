@@ -40,11 +40,12 @@ WHOLE := tests/acceptance tests/conformance tests/kills tests/torture tests/simu
 
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
 
 comma := ,
 space := $() $()
 
-.PHONY: help demo test lint types layers unit system covered docs bench teeth simulate kills torture \
+.PHONY: help demo test lint types layers unit system covered docs bench bench-full teeth simulate kills torture \
 	torture-long format
 # The steps of `make test` follow each other: `covered` reads what `unit` has written.
 .NOTPARALLEL:
@@ -60,7 +61,8 @@ help:
 	@echo "make system [ARGS=..]  real processes and servers, simulated histories, seeded bugs"
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
 	@echo "make teeth             which test catches which seeded bug"
-	@echo "make bench             what a job costs, and how soon it starts"
+	@echo "make bench [ARGS=...]  zasync and its peers, measured in about five minutes"
+	@echo "make bench-full [ARGS=..] the same in depth, into docs/performance.md; about two hours"
 	@echo "make simulate [ARGS=..] histories of several nodes with faults, in virtual time"
 	@echo "make kills             SIGKILL at each moment of a job's life, on each storage"
 	@echo "make torture [ARGS=..] about ten minutes of faults, and a table of what came of it"
@@ -94,8 +96,12 @@ covered: $(DEV)
 	@ls $(FULLY_COVERED) >/dev/null
 	$(RUN) coverage report --fail-under=100 --include=$(subst $(space),$(comma),$(strip $(FULLY_COVERED)))
 
-bench: $(DEV)
-	$(RUN) benchmarks
+# `make bench-full ARGS=--resume` takes up a run that was broken off.
+bench: $(BENCH)
+	$(RUN) benchmarks run $(ARGS)
+
+bench-full: $(BENCH)
+	$(RUN) benchmarks page --full $(ARGS)
 
 teeth: $(DEV)
 	$(RUN) tests.teeth
@@ -132,3 +138,9 @@ $(DEV): pyproject.toml
 	@$(MAKE_VENV)
 	@$(INSTALL) --editable ".[dev]"
 	@touch $(CORE) $@
+
+# The peers and the plots, which nothing but the benchmark needs.
+$(BENCH): $(DEV)
+	@echo "Setting up $(VENV) for the benchmark"
+	@$(INSTALL) --editable ".[bench]"
+	@touch $@

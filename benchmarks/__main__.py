@@ -1,59 +1,218 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""`python -m benchmarks [costs|latency]`: print what a job costs, and how soon it starts."""
+"""`python -m benchmarks`: measure zasync and its peers, and write what came of it."""
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import click
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from benchmarks import counting, latency
-from tests.support.postgres import NoPostgres
+from benchmarks import page, plan, tables
+from benchmarks.cases import Selection
+from benchmarks.machine import REVISION, machine, versions
+from benchmarks.results import Results
+from benchmarks.running import run
+from benchmarks.subjects import SUBJECTS
+from benchmarks.targets import checks
 
-
-def main(what: str = "all") -> None:
-    logging.basicConfig(level=logging.CRITICAL)
-    console = Console()
-    if what in ("all", "costs"):
-        console.print(costs())
-        console.print(f"records that a plain job makes: {counting.records_of_a_plain_job()}")
-        console.print(f"growth by an idle dispatcher: {counting.idle()} bytes a day")
-    if what in ("all", "latency"):
-        console.print(latencies())
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "performance.md"
 
 
-def costs() -> Table:
-    table = Table(title="what a plain job costs")
-    for heading in ("job", "commits", "records", "bytes"):
-        table.add_column(heading, justify="left" if heading == "job" else "right")
-    for cost in (counting.one_at_a_time(), counting.backlog()):
-        table.add_row(cost.what, f"{cost.commits:.2f}", f"{cost.records:.2f}", f"{cost.bytes:.0f}")
-    return table
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What belongs to the short or the full run."""
+
+    rounds: int
+    seconds: float  # for one measure
+    minutes: float  # after which none is begun
 
 
-def latencies() -> Table:
-    table = Table(title=f"put to start at idle, poll interval {latency.POLL_INTERVAL:.0f} s")
-    for heading in ("setting", "jobs", "median ms", "99 % ms"):
-        table.add_column(heading, justify="left" if heading == "setting" else "right")
-    measures = [latency.in_process, latency.over_zeo, latency.over_postgresql]
-    for measured in _all_that_can_be_had(measures):
-        table.add_row(
-            measured.what, str(measured.jobs), f"{measured.median:.1f}", f"{measured.p99:.1f}"
+KINDS = {"short": Kind(3, 0.5, 6), "full": Kind(5, 2.0, 120)}
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of all commands that measure."""
+    for option in reversed(
+        [
+            click.option("--full", is_flag=True, help="Measure everything, in five rounds."),
+            click.option("--only", multiple=True, help="Only this measure (drain, put ...)."),
+            click.option("--storage", multiple=True, help="Only where jobs lie there."),
+            click.option("--subject", multiple=True, help="Only this system."),
+            click.option("--work", multiple=True, help="Only this workload (no_op, cpu ...)."),
+            click.option("--peers", multiple=True, help="Of the peers only this one, or 'none'."),
+            click.option("--rounds", type=click.IntRange(1), help="3; with --full 5."),
+            click.option("--seconds", type=float, help="For one measure: 0.5; with --full 2."),
+            click.option("--minutes", type=float, help="Then stop: 6; with --full 120."),
+            click.option(
+                "--out",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=ROOT / "build" / "bench",
+                help="Where the results go: build/bench.",
+            ),
+            click.option("--resume", is_flag=True, help="Keep what is there, measure the rest."),
+            click.option("--again", is_flag=True, help="Keep what is there, but for these cases."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measure zasync and its peers.  README.md beside this program says how to read it."""
+    if context.invoked_subcommand is None:
+        context.invoke(run_command)
+
+
+@main.command("run")
+@run_options
+def run_command(**options: Any) -> None:
+    """Measure, print the tables, and write the results as JSON and as a page."""
+    results, path = _measured(**options)
+    _report(results, path.parent)
+
+
+@main.command("page")
+@run_options
+@click.option("--no-run", is_flag=True, help="Only write, from the results that are there.")
+def page_command(no_run: bool, **options: Any) -> None:
+    """The same, and rewrite docs/performance.md with the figures."""
+    if no_run:
+        path = _path(options["out"], options["full"])
+        results = Results.load(path)
+    else:
+        results, path = _measured(**options)
+    _report(results, path.parent)
+    page.rewrite(DOCUMENT, results, _pictures(results))
+    click.echo("docs/performance.md is rewritten")
+
+
+@main.command("report")
+@run_options
+def report_command(out: Path, full: bool, **_options: Any) -> None:
+    """Print the table and write the page, from the results that are there."""
+    _report(Results.load(_path(out, full)), out)
+
+
+@main.command("list")
+@run_options
+def list_command(full: bool, **options: Any) -> None:
+    """Name the cases that would be measured."""
+    for case in _selection(**options).of(plan.full() if full else plan.short()):
+        click.echo(case.key)
+
+
+def _measured(
+    *, full: bool, out: Path, resume: bool, again: bool, **options: Any
+) -> tuple[Results, Path]:
+    name = "full" if full else "short"
+    kind, path = KINDS[name], _path(out, full)
+    rounds = options.pop("rounds") or kind.rounds
+    seconds = options.pop("seconds") or kind.seconds
+    minutes = options.pop("minutes") or kind.minutes
+    cases = _selection(**options).of(plan.full() if full else plan.short())
+    if not cases:
+        raise click.UsageError("no case fits all of that; see `python -m benchmarks list`")
+    keep = (resume or again) and path.exists()
+    results = Results.load(path) if keep else Results()
+    now = machine(), versions()
+    if results.measured and (
+        _known(results.versions) != _known(now[1]) or results.seconds != seconds
+    ):
+        raise click.UsageError(
+            "the results that are there are of other versions or other --seconds: start anew"
         )
-    return table
+    if again:
+        for case in cases:
+            results.measured.pop(case.key, None)
+    results.kind, results.seconds = name, seconds
+    results.rounds = max(rounds, results.rounds)
+    results.command = results.command or _command()
+    results.begun = results.begun or datetime.now(UTC).date().isoformat()
+    if not results.machine:
+        results.machine, results.versions = now
+    run(
+        cases,
+        results,
+        path,
+        rounds=rounds,
+        seconds=seconds,
+        minutes=minutes,
+        say=lambda line: click.echo(line, err=True),
+    )
+    return results, path
 
 
-def _all_that_can_be_had(measures: list[Callable[[], latency.Latency]]) -> Iterator[Any]:
-    for measure in measures:
-        try:
-            yield measure()
-        except NoPostgres as reason:
-            print(f"PostgreSQL is left out: {reason}")
+def _known(versions: dict[str, str]) -> dict[str, str]:
+    return {name: version for name, version in versions.items() if name != REVISION}
+
+
+def _command() -> str:
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--again")]
+    return shlex.join(["python", "-m", "benchmarks", *words])
+
+
+def _path(out: Path, full: bool) -> Path:
+    return out / ("full.json" if full else "short.json")
+
+
+def _selection(
+    *,
+    only: tuple[str, ...],
+    storage: tuple[str, ...],
+    subject: tuple[str, ...],
+    work: tuple[str, ...],
+    peers: tuple[str, ...],
+    **_others: Any,
+) -> Selection:
+    named: tuple[str, ...] | None = peers or None
+    if peers == ("none",):
+        named = ()
+    unknown = set(subject + (named or ())) - set(SUBJECTS) - {"ZODB"}
+    if unknown:
+        raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}")
+    return Selection(only, storage, subject, work, named)
+
+
+def _report(results: Results, out: Path) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    for table in (page.about(results), *tables.tables(results)):
+        console.print(_rich(table))
+    verdicts = [each.verdict for each in checks(results)]
+    counts = {each: verdicts.count(each) for each in ("met", "not met", "not measured")}
+    console.print("targets: " + ", ".join(f"{count} {each}" for each, count in counts.items()))
+    target = out / f"{results.kind}.html"
+    target.write_text(page.as_html(results, _pictures(results)), encoding="utf-8")
+    console.print(f"{results.kind}.json and {target.name} are written")
+
+
+def _pictures(results: Results) -> dict[str, str]:
+    from benchmarks.plots import pictures  # only a report needs matplotlib
+
+    return pictures(results)
+
+
+def _rich(table: tables.Table) -> RichTable:
+    made = RichTable(title=table.title, title_justify="left", box=box.SIMPLE)
+    for index, heading in enumerate(table.headings):
+        made.add_column(heading, justify="left" if index < table.words else "right")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

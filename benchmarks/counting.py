@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What a plain job costs the storage: commits, records and bytes, counted, not timed."""
+"""What a plain job costs the storage: commits, records and bytes, counted, not timed.
+
+`python -m benchmarks.counting BATCH` answers all of it in one line of JSON.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import logging
+import sys
 import tempfile
+import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +22,36 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from benchmarks import work
+from benchmarks import tally, work
+from benchmarks.subjects import TEXT
+from benchmarks.subjects.zasync import make_queue
+from benchmarks.worker import dispatching
 from zasync import testing
 from zasync.dispatcher import Dispatcher
+from zasync.interfaces import KEY
 from zasync.job import Job
 
 RECORD_HEADER = 42  # bytes that a FileStorage adds to each record
+THREADS = 10
+PATIENCE = 60.0  # seconds for all jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What was written."""
+
+    commits: float = 0.0
+    records: float = 0.0
+    bytes: float = 0.0
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(one - two for one, two in zip(self._all(), other._all(), strict=True)))
+
+    def __truediv__(self, jobs: int) -> Counts:
+        return Counts(*(one / jobs for one in self._all()))
+
+    def _all(self) -> tuple[float, ...]:
+        return dataclasses.astuple(self)
 
 
 class CountingStorage(FileStorage):
@@ -35,80 +68,49 @@ class CountingStorage(FileStorage):
         self.commits += 1
         return super().tpc_finish(*args)
 
-    def counts(self) -> tuple[int, int, int]:
-        return self.commits, self.records, self.bytes
+    def counts(self) -> Counts:
+        return Counts(self.commits, self.records, self.bytes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What one job cost, on average."""
-
-    what: str
-    commits: float
-    records: float
-    bytes: float
-
-
-def one_at_a_time(jobs: int = 200) -> Cost:
-    """Each job is put when the one before has ended; what the put itself commits is left out."""
-    with tempfile.TemporaryDirectory() as directory:
-        storage = CountingStorage(str(Path(directory) / "Data.fs"))
-        with work.performing(ZODB.DB(storage), size=3) as (queue, _uuid):
-            before = storage.counts()
-            for number in range(jobs):
-                queue.put(Job(work.no_op, number))
-                transaction.commit()
-                work.wait_for(1)
-            after = work.settled(storage.counts)
-    put = jobs  # one commit for each put; its records: job, tree of the lane, counter
-    return _cost("put to end, one at a time", before, after, jobs, commits_of_others=put)
+def one_at_a_time(jobs: int = 200) -> Counts:
+    """Per job, from its put to its end, with the put's commit; the next comes when it has ended."""
+    with _counted() as (storage, db), _putting(db) as put, dispatching(db, size=THREADS):
+        settled(storage.counts)
+        begin, done = storage.counts(), tally.mine().total()
+        for number in range(jobs):
+            put(1)
+            _await(done + number + 1)
+        return (settled(storage.counts) - begin) / jobs
 
 
-def backlog(jobs: int = 2000, size: int = 10) -> Cost:
-    """All jobs wait when the dispatcher starts."""
-    with tempfile.TemporaryDirectory() as directory:
-        storage = CountingStorage(str(Path(directory) / "Data.fs"))
-        database = ZODB.DB(storage)
-        work.fill(database, jobs)
-        before = storage.counts()
-        with work.performing(database, size=size):
-            work.wait_for(jobs)
-            after = work.settled(storage.counts)
-    return _cost(f"backlog of {jobs}, agent of size {size}", before, after, jobs)
+def backlog(jobs: int = 2000, each: int = 100, batch: int = 0) -> tuple[Counts, Counts]:
+    """Per job, of the puts, `each` in one transaction, and then of the work on all of them."""
+    with _counted() as (storage, db):
+        empty, done = storage.counts(), tally.mine().total()
+        with _putting(db) as put:
+            for _ in range(0, jobs, each):
+                put(each)
+        full = storage.counts()
+        with dispatching(db, size=THREADS, batch=batch):
+            _await(done + jobs)
+            end = settled(storage.counts)
+    return (full - empty) / jobs, (end - full) / jobs
 
 
 def records_of_a_plain_job() -> int:
     """How many records a put of one job makes that are not there already."""
-    with tempfile.TemporaryDirectory() as directory:
-        storage = CountingStorage(str(Path(directory) / "Data.fs"))
-        database = ZODB.DB(storage)
-        work.fill(database, 1)
+    with _counted() as (storage, db), _putting(db) as put:
+        put(1)
         before = len(storage)
-        work.fill(database, 1)
-        made = len(storage) - before
-        database.close()
-    return made
-
-
-def _cost(
-    what: str,
-    before: tuple[int, ...],
-    after: tuple[int, ...],
-    jobs: int,
-    commits_of_others: int = 0,
-) -> Cost:
-    commits, records, size = (late - early for early, late in zip(before, after, strict=True))
-    return Cost(what, (commits - commits_of_others) / jobs, records / jobs, size / jobs)
+        put(1)
+        return len(storage) - before
 
 
 def idle(hours: float = 1.0) -> int:
-    """How many bytes a day a database grows by that one idle dispatcher pings in."""
-    with tempfile.TemporaryDirectory() as directory:
-        storage = FileStorage(str(Path(directory) / "Data.fs"))
-        database = ZODB.DB(storage)
-        work.fill(database, 0)
+    """How many bytes a day a database grows by that one idle dispatcher pings in (virtual time)."""
+    with _counted() as (storage, db):
         reactor = testing.Reactor()
-        dispatcher = Dispatcher(database, reactor, uuid=uuid.uuid4())
+        dispatcher = Dispatcher(db, reactor, uuid=uuid.uuid4())
         dispatcher.activate()
         reactor.start()
         reactor.time_flies(60)
@@ -118,5 +120,81 @@ def idle(hours: float = 1.0) -> int:
         reactor.stop()
         testing.tear_down_dispatcher(dispatcher)
         testing.tearDownDatetime()
-        database.close()
     return round(grown * 24 / hours)
+
+
+def settled(counts: Callable[[], Any], quiet: float = 0.5) -> Any:
+    """What `counts` answers once it has stayed the same for `quiet` seconds."""
+    last, since = counts(), time.monotonic()
+    while time.monotonic() - since < quiet:
+        time.sleep(0.02)
+        now = counts()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[tuple[CountingStorage, Any]]:
+    with tempfile.TemporaryDirectory() as directory:
+        storage = CountingStorage(str(Path(directory) / "Data.fs"))
+        db = ZODB.DB(storage)
+        make_queue(db)
+        try:
+            yield storage, db
+        finally:
+            db.close()
+
+
+@contextlib.contextmanager
+def _putting(db: Any) -> Iterator[Callable[[int], None]]:
+    """A function that puts so many no-ops in one transaction."""
+    manager = transaction.TransactionManager()
+    connection = db.open(transaction_manager=manager)
+
+    def put(count: int) -> None:
+        for attempt in manager.attempts(20):
+            with attempt:
+                queue = connection.root()[KEY][""]
+                for number in range(count):
+                    queue.put(Job(work.no_op, number, TEXT))
+
+    try:
+        yield put
+    finally:
+        manager.abort()
+        connection.close()
+
+
+def _await(total: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while tally.mine().total() < total:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the jobs were not performed within {PATIENCE:g} s")
+        time.sleep(0.001)
+
+
+def main(batch: str = "0") -> None:
+    logging.basicConfig(level=logging.CRITICAL)
+    put, worked = backlog(batch=int(batch))
+    answer: dict[str, float] = {
+        "put_records": put.records,
+        "put_bytes": put.bytes,
+        "commits": worked.commits,
+        "records": put.records + worked.records,
+        "bytes": put.bytes + worked.bytes,
+    }
+    if batch == "0":
+        single = one_at_a_time()
+        answer |= {
+            "single_commits": single.commits - 1,
+            "single_records": single.records,
+            "single_bytes": single.bytes,
+            "made_records": records_of_a_plain_job(),
+            "idle_bytes_a_day": idle(),
+        }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,97 +1,89 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What the benchmarks have in common: jobs, a dispatcher in a thread, waiting for the jobs."""
+"""What the measured jobs do.  The first four are the same for zasync and for every peer.
+
+Each counts itself, so that whoever measures sees the jobs of any system in the same way.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import asyncio
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import transaction
-from twisted.internet.selectreactor import SelectReactor
+from persistent import Persistent
 
-from zasync.agent import Agent
-from zasync.dispatcher import Dispatcher, registry
-from zasync.interfaces import KEY
-from zasync.job import Job
-from zasync.queue import Queue, Queues
+from benchmarks import tally
 
-ended = threading.Semaphore(0)
-starts: dict[int, float] = {}
+CPU_SECONDS = 0.001
+IO_SECONDS = 0.02
+AWAITED_SECONDS = 1.0
+WRITES = 10
+WIDTH = 100  # of a fan-out
 
 
-def no_op(number: int) -> int:
-    """The smallest job."""
-    starts[number] = time.perf_counter()
-    ended.release()
+def no_op(number: int, text: str) -> int:
+    """The smallest job, with two small arguments."""
+    tally.mine().count()
     return number
 
 
-def wait_for(jobs: int) -> None:
-    """Wait until so many `no_op`s were called in this process."""
-    for _ in range(jobs):
-        if not ended.acquire(timeout=60):
-            raise TimeoutError("a job was not performed within 60 s")
+def cpu(number: int, text: str) -> int:
+    """A millisecond of work for the processor."""
+    until = time.thread_time() + CPU_SECONDS
+    while time.thread_time() < until:
+        pass
+    tally.mine().count()
+    return number
 
 
-def settled(counts: Callable[[], Any], quiet: float = 0.3) -> Any:
-    """What `counts` answers once it has stayed the same for `quiet` seconds."""
-    last, since = counts(), time.monotonic()
-    while time.monotonic() - since < quiet:
-        time.sleep(0.02)
-        now = counts()
-        if now != last:
-            last, since = now, time.monotonic()
-    return last
+def io(number: int, text: str) -> int:
+    """Waits, as for an answer over a network."""
+    time.sleep(IO_SECONDS)
+    tally.mine().count()
+    return number
 
 
-def install(database: Any) -> None:
-    """Make the queue '' if there is none."""
-    with database.transaction() as connection:
-        if KEY not in connection.root():
-            queues = connection.root()[KEY] = Queues()
-            queues[""] = Queue()
+def stamp(number: int, text: str) -> int:
+    """Notes when it was started."""
+    tally.mine().start(number)
+    return number
 
 
-def fill(database: Any, jobs: int, each: int = 100) -> None:
-    """Put so many `no_op`s, `each` to a transaction."""
-    install(database)
-    for first in range(0, jobs, each):
-        with database.transaction() as connection:
-            queue = connection.root()[KEY][""]
-            for number in range(first, min(first + each, jobs)):
-                queue.put(Job(no_op, number))
+# What needs a ZODB
 
 
-@contextlib.contextmanager
-def performing(database: Any, size: int, poll_interval: float = 5) -> Iterator[tuple[Any, Any]]:
-    """A dispatcher in a thread; gives a queue in the calling thread's connection, and its UUID."""
-    install(database)
-    name = uuid.uuid4()
-    with database.transaction() as connection:
-        queue = connection.root()[KEY][""]
-        queue.dispatchers.register(name)["main"] = Agent(size=size)
-    reactor = SelectReactor()
-    dispatcher = Dispatcher(database, reactor, poll_interval, name)
+class Item(Persistent):
+    """An object that belongs to one job."""
 
-    def run() -> None:
-        dispatcher.activate()
-        reactor.run(installSignalHandlers=False)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    connection = database.open()
-    try:
-        settled(lambda: dispatcher.polls.total)
-        transaction.begin()
-        yield connection.root()[KEY][""], name
-    finally:
-        transaction.abort()
-        connection.close()
-        reactor.callFromThread(reactor.stop)
-        thread.join(30)
-        registry.pop(name)
-        database.close()
+class Counter(Persistent):
+    """An object that all jobs change."""
+
+    value = 0
+
+
+def write_ten(item: Item, number: int) -> int:
+    """Write ten attributes of the job's own object."""
+    for index in range(WRITES):
+        setattr(item, f"field{index}", number)
+    tally.mine().count()
+    return number
+
+
+def increment(counter: Counter, number: int) -> int:
+    """Change the object that all others change too."""
+    counter.value += 1
+    tally.mine().count()
+    return number
+
+
+def total(*jobs: Any) -> int:
+    """The end of a fan-out: adds up what its jobs answered."""
+    return sum(job.result for job in jobs)
+
+
+async def wait(number: int) -> int:
+    """Waits for a second on the event loop."""
+    await asyncio.sleep(AWAITED_SECONDS)
+    tally.mine().count()
+    return number

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Which cases the short and the full run measure, in the order of a round.
+
+A round takes zasync and its peers in turn, so that what slows the machine down for a while does
+not slow down one of them alone; the next rounds begin elsewhere in the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.cases import Case
+from benchmarks.places import STORAGES
+from benchmarks.subjects import PEERS
+
+SHORT_GAP, LONG_GAP = 0.01, 3.0  # seconds between two puts of a latency measure
+BACKLOGS = (100, 1_000, 10_000, 50_000, 200_000)
+SHORT_BACKLOGS = (100, 50_000)
+_SHORT_PEERS = (
+    ("procrastinate", "peer-postgresql"),
+    ("celery", "redis"),
+    ("dramatiq", "redis"),
+    ("huey", "redis"),
+    ("huey", "peer-sqlite"),
+    ("rq-simple", "redis"),
+)
+
+
+def short() -> list[Case]:
+    """What the targets need, and one case of most other things."""
+    peers = [Case("drain", name, storage) for name, storage in _SHORT_PEERS]
+    drains = [
+        Case("drain", storage=storage, mode=mode)
+        for storage in STORAGES
+        for mode in ("default", "batch")
+    ]
+    return [
+        *[Case("raw", "ZODB", storage) for storage in STORAGES],
+        *_woven(drains, peers),
+        Case("drain", storage="zeo", processes=4),
+        *[Case("put", storage=storage, amount=1) for storage in STORAGES],
+        Case("put", amount=100),
+        Case("put", "procrastinate", "peer-postgresql", amount=1),
+        *[Case("latency", storage=storage, amount=SHORT_GAP) for storage in STORAGES],
+        Case("latency", "procrastinate", "peer-postgresql", amount=SHORT_GAP),
+        *[Case("drain", work=work) for work in ("write_ten", "cpu", "io")],
+        Case("drain", work="increment", once=True),
+        Case("drain", work="fan_out", once=True),
+        *[Case("backlog", amount=waiting) for waiting in SHORT_BACKLOGS],
+        *_once(),
+    ]
+
+
+def full() -> list[Case]:
+    """Everything."""
+    works = ("no_op", "write_ten", "cpu", "io", "increment", "fan_out")
+    drains = [
+        Case("drain", storage=storage, work=work, mode=mode)
+        for work in works
+        for storage in STORAGES
+        for mode in ("default", "batch")
+        if mode == "default" or work in ("no_op", "write_ten", "cpu")
+    ]
+    everyone = [(peer.name, storage) for peer in PEERS for storage in peer.storages]
+    peers = [
+        Case("drain", name, storage, work)
+        for work in ("no_op", "cpu", "io")
+        for name, storage in everyone
+        if work == "no_op" or storage != "redis-aof"
+    ]
+    return [
+        *[Case("raw", "ZODB", storage) for storage in STORAGES],
+        Case("raw", "ZODB", "zeo", processes=4),
+        *_woven(drains, peers),
+        *[
+            Case("drain", storage=storage, mode=mode, processes=processes)
+            for storage in STORAGES[1:]
+            for mode in ("default", "batch")
+            for processes in (2, 4)
+        ],
+        *_woven(
+            [
+                Case("put", storage=storage, amount=each)
+                for storage in STORAGES
+                for each in (1, 100)
+            ],
+            [Case("put", name, storage, amount=1) for name, storage in everyone if _is_first(name)],
+        ),
+        Case("put", "procrastinate", "peer-postgresql", amount=100),
+        Case("put", "rq", "redis", amount=100),
+        *_woven(
+            [
+                Case("latency", storage=storage, amount=gap)
+                for storage in STORAGES
+                for gap in (SHORT_GAP, LONG_GAP)
+            ],
+            [
+                Case("latency", name, storage, amount=gap)
+                for name, storage in everyone
+                for gap in (SHORT_GAP, LONG_GAP)
+                if _is_first(name) and storage != "redis-aof"
+            ],
+        ),
+        *[Case("backlog", amount=waiting) for waiting in BACKLOGS],
+        Case("backlog", mode="batch", amount=100),
+        Case("backlog", mode="batch", amount=200_000),
+        *_once(),
+    ]
+
+
+def rounds(cases: Sequence[Case], number: int) -> list[list[Case]]:
+    """The cases of each round; later rounds begin later in the list."""
+    made = []
+    for index in range(number):
+        begin = len(cases) * index // number
+        turned = [*cases[begin:], *cases[:begin]]
+        made.append([case for case in turned if index == 0 or not case.once])
+    return made
+
+
+def _once() -> list[Case]:
+    """What is counted, or hardly differs from round to round."""
+    return [
+        Case("cost", once=True),
+        Case("cost", mode="batch", once=True),
+        Case("idle", once=True),
+        Case("import", "zasync", "none", once=True),
+        Case("async", once=True, amount=1000),
+    ]
+
+
+def _is_first(name: str) -> bool:
+    """Whether a peer's set-up is the first of its package; puts are the same in all of them."""
+    return name in {peer.module for peer in PEERS}
+
+
+def _woven(ours: Sequence[Case], theirs: Sequence[Case]) -> list[Case]:
+    """Both lists as one, in turn."""
+    mixed: list[Case] = []
+    for index in range(max(len(ours), len(theirs))):
+        mixed += [*ours[index : index + 1], *theirs[index : index + 1]]
+    return mixed
