@@ -25,7 +25,9 @@ class Case:
         """Its name, unique and the same in every run."""
         parts = [self.measure, self.subject, self.storage]
         if self.measure in ("drain", "backlog"):
-            parts += [self.work.replace("_", "-"), self.mode]
+            parts.append(self.work.replace("_", "-"))
+        if self.measure in ("drain", "backlog", "cost"):
+            parts.append(self.mode)
         if self.processes > 1:
             parts.append(f"x{self.processes}")
         if self.amount:
@@ -55,4 +57,4 @@ class Selection:
         )
         if any(wanted and value not in wanted for wanted, value in chosen):
             return False
-        return self.peers is None or case.subject == "zasync" or case.subject in self.peers
+        return self.peers is None or case.subject in ("zasync", "ZODB", *self.peers)

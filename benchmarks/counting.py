@@ -38,11 +38,12 @@ PATIENCE = 60.0  # seconds for all jobs
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What was written."""
+    """What was written, and how many records were read for it."""
 
     commits: float = 0.0
     records: float = 0.0
     bytes: float = 0.0
+    loads: float = 0.0
 
     def __sub__(self, other: Counts) -> Counts:
         return Counts(*(one - two for one, two in zip(self._all(), other._all(), strict=True)))
@@ -57,7 +58,7 @@ class Counts:
 class CountingStorage(FileStorage):
     """A FileStorage that counts what is committed."""
 
-    commits = records = bytes = 0
+    commits = records = bytes = loads = 0
 
     def store(self, oid: bytes, oldserial: bytes, data: bytes, *rest: Any) -> Any:
         self.records += 1
@@ -68,8 +69,12 @@ class CountingStorage(FileStorage):
         self.commits += 1
         return super().tpc_finish(*args)
 
+    def loadBefore(self, oid: bytes, tid: bytes) -> Any:
+        self.loads += 1
+        return super().loadBefore(oid, tid)
+
     def counts(self) -> Counts:
-        return Counts(self.commits, self.records, self.bytes)
+        return Counts(self.commits, self.records, self.bytes, self.loads)
 
 
 def one_at_a_time(jobs: int = 200) -> Counts:
@@ -181,6 +186,7 @@ def main(batch: str = "0") -> None:
         "put_records": put.records,
         "put_bytes": put.bytes,
         "commits": worked.commits,
+        "loads": worked.loads,
         "records": put.records + worked.records,
         "bytes": put.bytes + worked.bytes,
     }

@@ -123,7 +123,7 @@ def _watched(
         "counted_to": last,
         "cpu": theirs.cpu() - cpu,
         "server_cpu": servers.cpu() - server_cpu,
-        "memory_mb": theirs.memory(),
+        **theirs.memory(),
     }
 
 
@@ -234,7 +234,7 @@ def idle(case: Case, bench: Bench) -> Figures:
             part = (usage.cpu() - cpu) / (time.perf_counter() - begin)
             memory = usage.memory()
             workers[0].end()
-    return {"cpu_percent": part * 100, "memory_mb": memory}
+    return {"cpu_percent": part * 100, **memory}
 
 
 def importing(case: Case, bench: Bench) -> Figures:
@@ -258,7 +258,7 @@ def coroutines(case: Case, bench: Bench) -> Figures:
             seconds = time.perf_counter() - begin
             memory = Usage([workers[0].pid]).memory()
             said = workers[0].end()
-    return {"seconds": seconds, "threads": said["threads"], "memory_mb": memory}
+    return {"seconds": seconds, "threads": said["threads"], **memory}
 
 
 def _alone(bench: Bench, module: str, *words: object) -> Figures:

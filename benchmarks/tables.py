@@ -74,7 +74,7 @@ def drains(run: Results, work: str) -> Table:
         if case.work == work and (summary := run.summary(key))
     ]
     found.sort(reverse=True)
-    headings = ("system", "place", "durability", "jobs/s", "CPU ms/job", "server's", "memory MB")
+    headings = ("system", "place", "durability", "jobs/s", "CPU ms/job", "server's", "PSS MB")
     return Table(
         f"Drain, {WORKS[work]} jobs, all waiting at the start",
         (*headings, "commits/job", "conflicts"),
@@ -92,7 +92,7 @@ def _drain_row(run: Results, case: Case, key: str, rate: Summary) -> tuple[str, 
         spread(rate, ""),
         _figure(run, key, "cpu_ms"),
         _figure(run, key, "server_cpu_ms"),
-        _figure(run, key, "memory_mb"),
+        _figure(run, key, "pss_mb"),
         _figure(run, key, "commits"),
         "-" if conflicts is None else written(conflicts.median * 100, "%"),
     )
@@ -187,9 +187,9 @@ def backlogs(run: Results) -> Table:
         rate = run.summary(key)
         if rate is not None:
             waiting = f"{case.amount:,.0f}"
-            figures = (_figure(run, key, "cpu_ms"), _figure(run, key, "memory_mb"))
+            figures = (_figure(run, key, "cpu_ms"), _figure(run, key, "rss_mb"))
             rows.append((f"zasync, {mode_name(case)}", waiting, spread(rate, ""), *figures))
-    headings = ("system", "waiting behind", "jobs/s", "CPU ms/job", "memory MB")
+    headings = ("system", "waiting behind", "jobs/s", "CPU ms/job", "RSS MB")
     return Table("Backlog, FileStorage, no-op jobs", headings, rows, 2)
 
 
@@ -207,6 +207,7 @@ _COSTS = {
     "commits": "commits per job, after the put",
     "records": "records written per job, all its life",
     "bytes": "bytes written per job, all its life",
+    "loads": "records loaded per job",
     "put_records": "records written by its put",
     "put_bytes": "bytes written by its put",
     "single_commits": "one at a time: commits per job, after the put",
@@ -215,7 +216,7 @@ _COSTS = {
     "made_records": "records that a plain job makes",
     "idle_bytes_a_day": "growth of the database by an idle dispatcher, bytes a day",
     "cpu_percent": "processor of an idle dispatcher, % of a core",
-    "memory_mb": "memory, MB",
+    "rss_mb": "memory (RSS), MB",
     "zodb_ms": "import of ZODB and FileStorage, ms",
     "put_ms": "the same with what puts jobs, ms",
     "work_ms": "the same with what performs jobs, ms",

@@ -25,7 +25,7 @@ CELERY = "drain/celery/redis/no-op/default"
 DRAMATIQ = "drain/dramatiq/redis/no-op/default"
 HUEY = "drain/huey/redis/no-op/default"
 BACKLOG = "backlog/zasync/filestorage/no-op/default"
-COST = "cost/zasync/filestorage"
+COST = "cost/zasync/filestorage/default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,14 +155,14 @@ def _lean(run: Results) -> Iterator[Check]:
     yield Check("records written for a plain job", AT_MOST, 4, "", run.summary(COST, "records"))
     yield Check("bytes written for a plain job", AT_MOST, 1536, "", run.summary(COST, "bytes"))
     yield Check(
-        "memory of a worker, 50,000 waiting", AT_MOST, 60, "MB", run.summary(many, "memory_mb")
+        "memory of a worker, 50,000 waiting", AT_MOST, 60, "MB", run.summary(many, "rss_mb")
     )
     yield Check(
         "memory, 50,000 waiting to 100 waiting",
         AT_MOST,
         1.1,
         "x",
-        run.ratio(many, few, "memory_mb"),
+        run.ratio(many, few, "rss_mb"),
     )
     yield Check("an idle dispatcher", AT_MOST, 0.5, "% of a core", _idle(run))
     yield Check(

@@ -173,16 +173,18 @@ class Usage:
                 total += getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
         return total
 
-    def memory(self) -> float:
-        """Megabytes that they hold; what several of them share is counted once."""
-        total = 0
+    def memory(self) -> dict[str, float]:
+        """Megabytes that they hold: all (RSS), and with what they share divided up (PSS)."""
+        rss = pss = 0
         for process in _family(self._pids):
             with contextlib.suppress(psutil.Error):
+                held = process.memory_info().rss
+                rss += held
                 try:
-                    total += process.memory_full_info().pss
-                except (AttributeError, psutil.AccessDenied):  # pss is Linux's
-                    total += process.memory_info().rss
-        return total / 2**20
+                    pss += process.memory_full_info().pss
+                except (AttributeError, psutil.AccessDenied):  # it is Linux's
+                    pss += held
+        return {"rss_mb": rss / 2**20, "pss_mb": pss / 2**20}
 
 
 def await_count(shared: tally.Tally, count: int, deadline: float, workers: list[Worker]) -> bool:

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A tiny run with real processes, and what becomes of cases that cannot be measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import benchmarks.__main__ as program
+from benchmarks import places, running
+from benchmarks.cases import Case
+from benchmarks.measures import Bench, measure
+from benchmarks.places import Missing, Places
+from benchmarks.results import Results
+from benchmarks.subjects import Subject
+from benchmarks.watching import Broken
+
+TINY = 0.05  # seconds
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("raw", "ZODB"),
+        Case("put", amount=100),
+        Case("drain"),
+        Case("drain", work="write_ten"),
+        Case("drain", storage="zeo", processes=2),
+    ],
+    ids=lambda case: case.key,
+)
+def test_a_case_is_measured_by_real_processes(case: Case) -> None:
+    with Places() as there:
+        figures = measure(case, Bench(there, TINY, {case.key: 1000.0}))
+
+    assert figures["rate"] > 0
+    if case.measure == "drain":
+        assert figures["commits"] > 0
+        assert figures["rss_mb"] > 1
+
+
+@pytest.mark.process
+def test_a_latency_is_measured_in_one_process() -> None:
+    with Places() as there:
+        figures = measure(Case("latency", amount=0.01), Bench(there, TINY))
+
+    assert 0 < figures["median_ms"] <= figures["p99_ms"]
+
+
+def fake(answers: dict[str, Any]) -> Any:
+    def measured(case: Case, bench: Bench) -> Any:
+        answer = answers[case.measure]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return measured
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "short.json"
+
+
+def go(cases: list[Case], results: Results, path: Path, **options: Any) -> tuple[bool, list[str]]:
+    lines: list[str] = []
+    options = {"rounds": 2, "seconds": 1.0, "minutes": 1.0} | options
+    return running.run(cases, results, path, say=lines.append, **options), lines
+
+
+def test_what_cannot_be_measured_is_named_once_and_the_rest_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {
+        "put": Missing("Redis: not here"),
+        "idle": Broken("a worker ended: no file /home/me/Data.fs"),
+        "drain": {"rate": 7.0},
+    }
+    monkeypatch.setattr(running, "measure", fake(answers))
+    results = Results()
+
+    complete, lines = go([Case("put"), Case("idle"), Case("drain")], results, path)
+
+    assert complete
+    assert len(lines) == 4
+    assert Results.load(path).missing == {
+        "put/zasync/filestorage": "missing: Redis: not here",
+        "idle/zasync/filestorage": "failed: Broken: a worker ended: no file ...",
+    }
+    assert results.values("drain/zasync/filestorage/no-op/default", "rate") == {1: 7.0, 2: 7.0}
+
+
+def test_a_run_that_was_broken_off_is_taken_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "measure", fake({"drain": {"rate": 7.0}, "put": {"rate": 3.0}}))
+    results = Results()
+    go([Case("drain")], results, path)
+
+    _complete, lines = go([Case("drain"), Case("put")], Results.load(path), path)
+
+    assert [line.split()[3] for line in lines] == ["put/zasync/filestorage:"] * 2
+
+
+def test_no_case_is_begun_when_time_is_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "measure", fake({"drain": {"rate": 7.0}}))
+
+    complete, lines = go([Case("drain")], Results(), path, minutes=0)
+
+    assert not complete
+    assert lines == ["time is up: 2 of 2 measures are left out"]
+
+
+def test_a_server_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: None)
+
+    with Places() as there, pytest.raises(Missing, match="Redis: no redis-server"):
+        there.place("redis").__enter__()
+    with Places() as there, pytest.raises(Missing, match="RelStorage is not installed"):
+        there.place("sqlite").__enter__()
+
+
+def test_a_peer_that_is_not_installed_is_missing() -> None:
+    with pytest.raises(Missing, match="no-such-queue is not installed"):
+        _ = Subject("it", "no-such-queue", "it", ("redis",)).version
+
+
+@pytest.mark.process
+def test_a_worker_that_ends_at_once_is_reported_with_its_last_line(tmp_path: Path) -> None:
+    with Places() as there:
+        bench = Bench(there, TINY)
+        with pytest.raises(Broken, match="no_such_work"):
+            measure(Case("drain", work="no_such_work"), bench)
+
+
+# The commands
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the program in `tmp_path`, without plots; answers what click's runner does."""
+    monkeypatch.setattr(program, "_pictures", lambda results: {})
+    monkeypatch.setattr(running, "measure", fake({"drain": {"rate": 7.0}, "raw": {"rate": 3.0}}))
+    document = tmp_path / "performance.md"
+    document.write_text(f"{program.page.BEGIN}\n{program.page.END}\n")
+    monkeypatch.setattr(program, "DOCUMENT", document)
+
+    def run(*words: str) -> Any:
+        out = [] if words[0] == "list" else ["--out", str(tmp_path)]
+        return CliRunner().invoke(program.main, [*words, *out], catch_exceptions=False)
+
+    return run
+
+
+def test_a_selected_run_prints_and_writes(command: Any, tmp_path: Path) -> None:
+    ended = command("run", "--only", "drain", "--storage", "filestorage", "--work", "no_op")
+
+    assert ended.exit_code == 0
+    assert "Targets" in ended.output
+    assert (tmp_path / "short.html").exists()
+    assert len(Results.load(tmp_path / "short.json").measured) == 2
+
+
+def test_the_documentation_is_written_from_results_that_are_there(
+    command: Any, tmp_path: Path
+) -> None:
+    command("run", "--only", "raw", "--storage", "zeo")
+    ended = command("page", "--no-run")
+
+    assert ended.exit_code == 0
+    assert "raw commits" in (tmp_path / "performance.md").read_text("utf-8")
+
+
+def test_again_measures_the_chosen_cases_anew_and_keeps_the_rest(
+    command: Any, tmp_path: Path
+) -> None:
+    command("run", "--only", "raw", "--storage", "zeo", "--rounds", "2")
+    command("run", "--only", "drain", "--storage", "zeo", "--again", "--rounds", "1")
+    command("run", "--only", "raw", "--storage", "zeo", "--again", "--rounds", "1")
+
+    results = Results.load(tmp_path / "short.json")
+    assert list(results.measured["raw/ZODB/zeo"]) == [1]
+    assert "drain/zasync/zeo/no-op/default" in results.measured
+
+
+def test_results_of_other_versions_are_not_mixed(command: Any, tmp_path: Path) -> None:
+    command("run", "--only", "raw")
+    results = Results.load(tmp_path / "short.json")
+    results.versions["ZODB"] = "1.0"
+    results.save(tmp_path / "short.json")
+
+    ended = command("run", "--resume")
+
+    assert ended.exit_code == 2
+    assert "other versions" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--peers", "sidekiq"), "unknown: sidekiq"),
+        (("run", "--only", "drain", "--storage", "papyrus"), "no case fits all of that"),
+    ],
+)
+def test_a_selection_of_nothing_is_an_error(command: Any, words: Any, said: str) -> None:
+    ended = command(*words)
+
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
+def test_the_cases_are_listed(command: Any) -> None:
+    assert "put/zasync/filestorage/100\n" in command("list", "--only", "put").output
