@@ -36,7 +36,7 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
 
 # The tests, as `make test` runs them: with coverage, and without.
 PARTS := tests/unit tests/integration tests/docs
-WHOLE := tests/acceptance tests/conformance tests/kills tests/torture tests/simulation tests/teeth
+WHOLE := tests/acceptance tests/conformance tests/kills tests/torture tests/simulation tests/teeth tests/benchmark
 
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
@@ -62,7 +62,7 @@ help:
 	@echo "make covered           full coverage of FULLY_COVERED, by the last 'make unit'"
 	@echo "make teeth             which test catches which seeded bug"
 	@echo "make bench [ARGS=...]  zasync and its peers, measured in about five minutes"
-	@echo "make bench-full [ARGS=..] the same in depth, into docs/performance.md; about two hours"
+	@echo "make bench-full [ARGS=..] the same in depth, into docs/performance.md; an hour or more"
 	@echo "make simulate [ARGS=..] histories of several nodes with faults, in virtual time"
 	@echo "make kills             SIGKILL at each moment of a job's life, on each storage"
 	@echo "make torture [ARGS=..] about ten minutes of faults, and a table of what came of it"

@@ -37,7 +37,7 @@ class Kind:
     minutes: float  # after which none is begun
 
 
-KINDS = {"short": Kind(3, 0.5, 6), "full": Kind(5, 2.0, 120)}
+KINDS = {"short": Kind(3, 0.5, 6), "full": Kind(5, 2.0, 90)}
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--peers", multiple=True, help="Of the peers only this one, or 'none'."),
             click.option("--rounds", type=click.IntRange(1), help="3; with --full 5."),
             click.option("--seconds", type=float, help="For one measure: 0.5; with --full 2."),
-            click.option("--minutes", type=float, help="Then stop: 6; with --full 120."),
+            click.option("--minutes", type=float, help="Then stop: 6; with --full 90."),
             click.option(
                 "--out",
                 type=click.Path(path_type=Path, file_okay=False),

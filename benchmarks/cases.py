@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+EVERY = 1_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -18,7 +20,7 @@ class Case:
     mode: str = "default"  # zasync: default, or batch for group settle
     processes: int = 1
     amount: float = 0
-    once: bool = False  # in the first round only
+    rounds: int = EVERY  # in so many rounds at most
 
     @property
     def key(self) -> str:

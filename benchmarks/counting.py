@@ -108,7 +108,8 @@ def records_of_a_plain_job() -> int:
         put(1)
         before = len(storage)
         put(1)
-        return len(storage) - before
+        made: int = len(storage) - before
+        return made
 
 
 def idle(hours: float = 1.0) -> int:

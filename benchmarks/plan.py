@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.cases import Case
+from benchmarks.cases import EVERY, Case
 from benchmarks.places import STORAGES
 from benchmarks.subjects import PEERS
 
 SHORT_GAP, LONG_GAP = 0.01, 3.0  # seconds between two puts of a latency measure
+FEW = 2  # rounds for what no target asks for
 BACKLOGS = (100, 1_000, 10_000, 50_000, 200_000)
 _SHORT_PEERS = (
     ("procrastinate", "peer-postgresql"),
@@ -43,10 +44,10 @@ def short() -> list[Case]:
         *[Case("latency", storage=storage, amount=SHORT_GAP) for storage in STORAGES],
         Case("latency", "procrastinate", "peer-postgresql", amount=SHORT_GAP),
         *[Case("drain", work=work) for work in ("write_ten", "cpu", "io")],
-        Case("drain", work="increment", once=True),
-        Case("drain", work="fan_out", once=True),
+        Case("drain", work="increment", rounds=1),
+        Case("drain", work="fan_out", rounds=1),
         Case("backlog", amount=100),
-        *[Case("backlog", amount=waiting, once=True) for waiting in (50_000, 200_000)],
+        *[Case("backlog", amount=waiting, rounds=1) for waiting in (50_000, 200_000)],
         *_once(),
     ]
 
@@ -55,7 +56,7 @@ def full() -> list[Case]:
     """Everything."""
     works = ("no_op", "write_ten", "cpu", "io", "increment", "fan_out")
     drains = [
-        Case("drain", storage=storage, work=work, mode=mode)
+        Case("drain", storage=storage, work=work, mode=mode, rounds=_rounds(work))
         for work in works
         for storage in STORAGES
         for mode in ("default", "batch")
@@ -63,7 +64,7 @@ def full() -> list[Case]:
     ]
     everyone = [(peer.name, storage) for peer in PEERS for storage in peer.storages]
     peers = [
-        Case("drain", name, storage, work)
+        Case("drain", name, storage, work, rounds=_rounds(work))
         for work in ("no_op", "cpu", "io")
         for name, storage in everyone
         if work == "no_op" or storage != "redis-aof"
@@ -73,7 +74,13 @@ def full() -> list[Case]:
         Case("raw", "ZODB", "zeo", processes=4),
         *_woven(drains, peers),
         *[
-            Case("drain", storage=storage, mode=mode, processes=processes)
+            Case(
+                "drain",
+                storage=storage,
+                mode=mode,
+                processes=processes,
+                rounds=EVERY if (storage, mode) == ("zeo", "default") else FEW,
+            )
             for storage in STORAGES[1:]
             for mode in ("default", "batch")
             for processes in (2, 4)
@@ -90,20 +97,22 @@ def full() -> list[Case]:
         Case("put", "rq", "redis", amount=100),
         *_woven(
             [
-                Case("latency", storage=storage, amount=gap)
+                Case("latency", storage=storage, amount=gap, rounds=_rounds_of(gap))
                 for storage in STORAGES
                 for gap in (SHORT_GAP, LONG_GAP)
             ],
             [
-                Case("latency", name, storage, amount=gap)
+                Case("latency", name, storage, amount=gap, rounds=_rounds_of(gap))
                 for name, storage in everyone
                 for gap in (SHORT_GAP, LONG_GAP)
                 if _is_first(name) and storage != "redis-aof"
             ],
         ),
-        *[Case("backlog", amount=waiting) for waiting in BACKLOGS],
-        Case("backlog", mode="batch", amount=100),
-        Case("backlog", mode="batch", amount=200_000),
+        *[
+            Case("backlog", amount=waiting, rounds=FEW if waiting in (1_000, 10_000) else EVERY)
+            for waiting in BACKLOGS
+        ],
+        *[Case("backlog", mode="batch", amount=waiting, rounds=FEW) for waiting in (100, 200_000)],
         *_once(),
     ]
 
@@ -114,19 +123,27 @@ def rounds(cases: Sequence[Case], number: int) -> list[list[Case]]:
     for index in range(number):
         begin = len(cases) * index // number
         turned = [*cases[begin:], *cases[:begin]]
-        made.append([case for case in turned if index == 0 or not case.once])
+        made.append([case for case in turned if index < case.rounds])
     return made
 
 
 def _once() -> list[Case]:
     """What is counted, or hardly differs from round to round."""
     return [
-        Case("cost", once=True),
-        Case("cost", mode="batch", once=True),
-        Case("idle", once=True),
-        Case("import", "zasync", "none", once=True),
-        Case("async", once=True, amount=1000),
+        Case("cost", rounds=1),
+        Case("cost", mode="batch", rounds=1),
+        Case("idle", rounds=1),
+        Case("import", "zasync", "none", rounds=1),
+        Case("async", rounds=1, amount=1000),
     ]
+
+
+def _rounds(work: str) -> int:
+    return EVERY if work == "no_op" else FEW
+
+
+def _rounds_of(gap: float) -> int:
+    return EVERY if gap == SHORT_GAP else FEW
 
 
 def _is_first(name: str) -> bool:

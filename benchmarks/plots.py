@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("svg")
 
 from matplotlib import pyplot
+from matplotlib.patches import Patch
 
 from benchmarks.cases import Case
 from benchmarks.figures import Summary
@@ -20,7 +21,7 @@ from benchmarks.results import Results
 from benchmarks.tables import NAMES, WORKS, label, mode_name
 
 # The identifiers and the date in the file would differ each time.
-SETTINGS = {"svg.hashsalt": "zasync", "svg.fonttype": "none", "font.size": 9}
+SETTINGS: dict[str, Any] = {"svg.hashsalt": "zasync", "svg.fonttype": "none", "font.size": 9}
 OURS, DURABLE, LOOSE = "#0b6e99", "#7a8b99", "#d8b365"
 _LEGEND = ((OURS, "zasync"), (DURABLE, "others, fsync"), (LOOSE, "others, no fsync at commit"))
 
@@ -136,7 +137,7 @@ def _bars(
     for place, found in zip(places, medians, strict=True):
         text = f" {found:,.0f}" if found >= 100 else f" {found:.2f}"
         axes.text(0.01, place, text, transform=axes.get_yaxis_transform(), va="center")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour, _ in _LEGEND]
+    handles = [Patch(color=colour) for colour, _ in _LEGEND]
     axes.legend(handles, [name for _, name in _LEGEND], loc="lower right", frameon=False)
     axes.margins(y=0.01)
     return figure

@@ -69,7 +69,7 @@ class Commits:
 def dispatching(db: Any, *, size: int, batch: int = 0) -> Iterator[Dispatcher]:
     """A dispatcher with an agent of its own in the queue '', in a thread."""
     name = uuid.uuid4()
-    options = {"batch": batch} if batch else {}
+    options: dict[str, Any] = {"batch": batch} if batch else {}
     manager = transaction.TransactionManager()
     connection = db.open(transaction_manager=manager)
     for attempt in manager.attempts(20):

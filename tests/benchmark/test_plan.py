@@ -50,8 +50,8 @@ def test_ours_and_theirs_take_turns() -> None:
     assert first == [True, False] * 6
 
 
-def test_each_round_begins_elsewhere_and_leaves_out_what_is_measured_once() -> None:
-    cases = [Case("drain"), Case("put"), Case("cost", once=True), Case("raw")]
+def test_each_round_begins_elsewhere_and_leaves_out_what_has_had_its_own() -> None:
+    cases = [Case("drain"), Case("put"), Case("cost", rounds=1), Case("raw")]
 
     first, second = plan.rounds(cases, 2)
 
