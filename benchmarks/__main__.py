@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -215,4 +216,5 @@ def _rich(table: tables.Table) -> RichTable:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     main()

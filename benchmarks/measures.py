@@ -28,6 +28,7 @@ BATCH = 100  # jobs in one commit, with group settle
 WARM = 0.1  # the part of the jobs that is done before the clock starts
 LATENCIES = {"short": 150, "long": 2}  # jobs of a latency measure for one second
 TOO_SHORT = 0.4  # a drain that takes this part of what is meant is measured again, with more jobs
+LONGEST = 10.0  # a latency measure takes at most about so many times the seconds that are meant
 SLOWEST = 20.0  # a drain that gets on takes at most so many times the seconds that are meant
 _GUESSES = {"zasync": 1000, "celery": 1200, "huey": 2500, "dramatiq": 3000, "rq": 80}
 
@@ -177,7 +178,7 @@ def latency(case: Case, bench: Bench) -> Figures:
     subject.version  # noqa: B018
     long = case.amount >= 1
     jobs = max(2, int(LATENCIES["long" if long else "short"] * bench.seconds))
-    words: list[object] = ["latency", case.amount, jobs]
+    words: list[object] = ["latency", case.amount, jobs, LONGEST * bench.seconds]
     here = case.storage == "filestorage"
     with bench.places.place(case.storage) as place, bench.places.scratch() as scratch:
         tally.Tally.create(scratch / "tally")

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.guarding import Guard
 from tests.support.postgres import NoPostgres, PostgresServer
 from zasync.foundation import platform
 from zasync.storage import EmbeddedServer
@@ -156,6 +157,7 @@ class Redis:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._guard = Guard(self._process.pid)
         deadline = time.monotonic() + 30
         while not self.socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -184,6 +186,7 @@ class Redis:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._guard.dismiss()
 
 
 def redis_program() -> str:

@@ -2,7 +2,7 @@
 """`python -m benchmarks.producer SUBJECT TASK ...`: a process that puts, for one measurement.
 
 It answers in one line of JSON.  The tasks: `fill WORK COUNT`, `put EACH SECONDS`, and
-`latency GAP JOBS [here]`, with `here` for a worker in this very process.
+`latency GAP JOBS SECONDS [here]`, with `here` for a worker in this very process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.figures import percentile
 from benchmarks.subjects import SUBJECTS
 
 PATIENCE = 30.0  # seconds for one job to start
+FEWEST = 3  # jobs of a latency
 WARM = 5  # jobs before those that count; the first waits for the start of its worker
 
 
@@ -59,28 +60,38 @@ def put(module: Any, each: str, seconds: str) -> dict[str, float]:
     return {"rate": count / elapsed, "cpu_ms": cpu / count * 1000}
 
 
-def latency(module: Any, gap: str, jobs: str, where: str = "") -> dict[str, float]:
-    """Milliseconds from the return of a put to the start of its job, with a worker at rest."""
-    shared = tally.mine()
+def latency(module: Any, gap: str, jobs: str, seconds: str, where: str = "") -> dict[str, float]:
+    """Milliseconds from the return of a put to the start of its job, with a worker at rest.
+
+    No further job is put after so many seconds, if there are some already.
+    """
     spans = []
     with _worker(where):
-        for number in range(int(jobs) + WARM):
-            # A long gap is what is measured, so the jobs that only warm up come without it.
-            time.sleep(float(gap) if number >= WARM else 0.05)
-            module.put("stamp", number)
-            done = time.perf_counter()
-            deadline = done + PATIENCE
-            while not (started := shared.started(number)):
-                if time.perf_counter() > deadline:
-                    raise TimeoutError(f"a job was not started within {PATIENCE:g} s")
-                time.sleep(0.0005)
-            spans.append(max(0.0, started - done) * 1000)
-    counted = spans[WARM:]
+        for number in range(WARM):  # a long gap is what is measured; these come without it
+            time.sleep(0.05)
+            if _span(module, number) > 1000 and number:
+                break
+        end = time.perf_counter() + float(seconds)
+        for number in range(WARM, WARM + int(jobs)):
+            if time.perf_counter() > end and len(spans) >= FEWEST:
+                break
+            time.sleep(float(gap))
+            spans.append(_span(module, number))
     return {
-        "median_ms": percentile(counted, 50),
-        "p99_ms": percentile(counted, 99),
-        "jobs": float(len(counted)),
+        "median_ms": percentile(spans, 50),
+        "p99_ms": percentile(spans, 99),
+        "jobs": float(len(spans)),
     }
+
+
+def _span(module: Any, number: int) -> float:
+    module.put("stamp", number)
+    done = time.perf_counter()
+    while not (started := tally.mine().started(number)):
+        if time.perf_counter() > done + PATIENCE:
+            raise TimeoutError(f"a job was not started within {PATIENCE:g} s")
+        time.sleep(0.0005)
+    return max(0.0, started - done) * 1000
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks import tally
+from benchmarks.guarding import Guard
 from benchmarks.places import Missing, Place
 from zasync.foundation import platform
 
@@ -86,6 +87,7 @@ class Worker:
                 text=True,
                 **platform.detached(),
             )
+        self._guard = Guard(self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -116,6 +118,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             raise Broken("a worker did not end") from None
+        self._guard.dismiss()
         if self._process.returncode:
             self.check()
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
@@ -141,6 +144,7 @@ class Worker:
 
     def _close(self) -> None:
         self._process.wait(END)
+        self._guard.dismiss()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

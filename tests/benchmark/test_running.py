@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from click.testing import CliRunner
 import benchmarks.__main__ as program
 from benchmarks import places, running
 from benchmarks.cases import Case
+from benchmarks.guarding import Guard
 from benchmarks.measures import Bench, measure
 from benchmarks.places import Missing, Places
 from benchmarks.results import Results
@@ -49,6 +53,30 @@ def test_a_latency_is_measured_in_one_process() -> None:
         figures = measure(Case("latency", amount=0.01), Bench(there, TINY))
 
     assert 0 < figures["median_ms"] <= figures["p99_ms"]
+
+
+@pytest.mark.process
+def test_a_guard_ends_what_it_guards_when_nobody_else_does(tmp_path: Path) -> None:
+    guarded = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    guard = Guard(guarded.pid)
+
+    assert guard._process.stdin is not None
+    guard._process.stdin.close()  # as the end of this process would
+
+    assert guarded.wait(60) == -signal.SIGKILL
+    assert guard._process.wait(60) == 0
+
+
+@pytest.mark.process
+def test_a_guard_that_is_dismissed_does_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+    ) as guarded:
+        Guard(guarded.pid).dismiss()
+        assert guarded.poll() is None
+        guarded.communicate(b"\n", timeout=60)
 
 
 def fake(answers: dict[str, Any]) -> Any:
