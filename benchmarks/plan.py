@@ -65,7 +65,7 @@ def full() -> list[Case]:
     everyone = [(peer.name, storage) for peer in PEERS for storage in peer.storages]
     peers = [
         Case("drain", name, storage, work, rounds=_rounds(work))
-        for work in ("no_op", "cpu", "io")
+        for work in ("no_op", "cpu", "io", "fan_out")
         for name, storage in everyone
         if work == "no_op" or storage != "redis-aof"
     ]

@@ -3,7 +3,7 @@
 
 Such a module has `install()` (what must be there before the first put), `put(work, number)`,
 `put_many(work, numbers)` in one go (or None), and `fill(work, count)`, as fast as it can.  `work`
-is the name of a function in `benchmarks.work`.  The place is named by the environment.
+is the name of a function in `benchmarks.work`, or `fan_out`.  The environment names the place.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ PEERS = (
         "celery",
         _REDISES,
         (*_CELERY, "--pool", "prefork", "--concurrency", "2"),
-        "2 processes (prefork), no result backend",
+        "2 processes (prefork), results kept for the fan-out only",
         2,
     ),
     _peer(
@@ -102,7 +102,7 @@ PEERS = (
         "celery",
         _REDISES,
         (*_CELERY, "--pool", "threads", "--concurrency", "10"),
-        "one process, 10 threads, no result backend",
+        "one process, 10 threads, results kept for the fan-out only",
     ),
     _peer(
         "dramatiq",

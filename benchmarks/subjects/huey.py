@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from huey import RedisHuey, SqliteHuey
+from huey import RedisHuey, SqliteHuey, chord
 
 from benchmarks import work
 from benchmarks.places import URI
@@ -24,6 +24,12 @@ tasks = {
 put_many = None
 
 
+@huey.task(name="end")
+def end(results: list[int]) -> int:
+    """What follows a fan-out."""
+    return sum(results)
+
+
 def install() -> None:
     """Nothing is needed."""
 
@@ -33,5 +39,10 @@ def put(name: str, number: int) -> None:
 
 
 def fill(name: str, count: int) -> None:
+    if name == "fan_out":
+        for _ in range(count // work.WIDTH):
+            leaves = [tasks["no_op"].s(number, TEXT) for number in range(work.WIDTH)]
+            huey.enqueue(chord(leaves, end.s()))
+        return
     for number in range(count):
         put(name, number)

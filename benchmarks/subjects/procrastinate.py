@@ -34,5 +34,7 @@ def put_many(name: str, numbers: Iterable[int]) -> None:
 
 
 def fill(name: str, count: int) -> None:
+    if name == "fan_out":
+        raise NotImplementedError("it has no way to wait for several jobs")
     for first in range(0, count, 1000):
         put_many(name, range(first, min(first + 1000, count)))
