@@ -160,7 +160,11 @@ def _known(versions: dict[str, str]) -> dict[str, str]:
 
 
 def _command() -> str:
+    """How we were called, without what is only of this machine or of this call."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--again")]
+    while "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
     return shlex.join(["python", "-m", "benchmarks", *words])
 
 

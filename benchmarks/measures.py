@@ -156,8 +156,9 @@ def _count(case: Case, bench: Bench) -> int:
         guess //= 4
     if case.work == "io":
         guess = min(guess, int(THREADS / work.IO_SECONDS))
-    rate = bench.rates.get(case.key, guess)
-    count = max(50, int(rate * bench.seconds / (1 - WARM)))
+    batch = case.mode == "batch"
+    rate = bench.rates.get(case.key, guess * 5 if batch else guess)
+    count = max(20 * BATCH if batch else 50, int(rate * bench.seconds / (1 - WARM)))
     return -(-count // work.WIDTH) * work.WIDTH if case.work == "fan_out" else count
 
 
@@ -220,7 +221,7 @@ def cost(case: Case, bench: Bench) -> Figures:
 
 def idle(case: Case, bench: Bench) -> Figures:
     """What a dispatcher without work costs."""
-    seconds = 5 * bench.seconds
+    seconds = max(5.0, 5 * bench.seconds)  # the clock of processes has ticks of 10 ms
     with bench.places.place(case.storage) as place, bench.places.scratch() as scratch:
         tally.Tally.create(scratch / "tally")
         env = environment(place, scratch / "tally") | _settings(case)

@@ -12,7 +12,7 @@ from benchmarks.tables import Table, as_markdown
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _STYLE = """\
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 82rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff }
 table { border-collapse: collapse; margin: .7rem 0 2rem; font-size: 14px }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left;

@@ -28,17 +28,26 @@ from zasync.storage import EmbeddedServer
 
 URI = "ZASYNC_BENCH_URI"  # what a child finds its database or server by
 
-FSYNC = "fsync at each commit"
+FSYNC = "fsync"  # at each commit
 DURABILITY = {
-    "memory": "none",
     "filestorage": FSYNC,
-    "zeo": FSYNC + " (FileStorage in the server)",
-    "sqlite": FSYNC + " (synchronous=full)",
-    "postgresql": FSYNC + " (WAL, the server's defaults)",
-    "peer-postgresql": FSYNC + " (WAL, the server's defaults)",
-    "peer-sqlite": "WAL, synchronous=normal: the last commits can be lost with the power",
-    "redis": "none: in memory only",
-    "redis-aof": "append-only file, fsync once a second",
+    "zeo": FSYNC,
+    "sqlite": FSYNC,
+    "postgresql": FSYNC,
+    "peer-postgresql": FSYNC,
+    "peer-sqlite": "no fsync at commit",
+    "redis": "none",
+    "redis-aof": "fsync once a second",
+}
+EXPLAINED = {
+    "filestorage": "FileStorage: fsync at each commit, as it always does",
+    "zeo": "ZEO: a FileStorage in the server, fsync at each commit",
+    "sqlite": "RelStorage on SQLite: synchronous=full, as zasync opens it; fsync at each commit",
+    "postgresql": "RelStorage on PostgreSQL: the server's defaults; fsync at each commit",
+    "peer-postgresql": "PostgreSQL: the same server, the same",
+    "peer-sqlite": "Huey on SQLite: WAL, synchronous=normal; a loss of power can undo commits",
+    "redis": "Redis: in memory only; all is lost when the server ends",
+    "redis-aof": "Redis with the append-only file: fsync once a second",
 }
 STORAGES = ("filestorage", "zeo", "sqlite", "postgresql")
 

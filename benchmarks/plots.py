@@ -23,7 +23,7 @@ from benchmarks.tables import NAMES, WORKS, label, mode_name
 # The identifiers and the date in the file would differ each time.
 SETTINGS: dict[str, Any] = {"svg.hashsalt": "zasync", "svg.fonttype": "none", "font.size": 9}
 OURS, DURABLE, LOOSE = "#0b6e99", "#7a8b99", "#d8b365"
-_LEGEND = ((OURS, "zasync"), (DURABLE, "others, fsync"), (LOOSE, "others, no fsync at commit"))
+_LEGEND = ((OURS, "zasync"), (DURABLE, "others, fsync"), (LOOSE, "others, less durable"))
 
 Bar = tuple[Case, str, Summary]
 
@@ -128,17 +128,23 @@ def _bars(
     names = [naming(case) + _name(case) for case, _, _ in bars]
     places = range(len(bars))
     colours = [_colour(case) for case, _, _ in bars]
-    axes.barh(places, medians, xerr=error, color=colours, ecolor="#333333", capsize=2)
+    drawn = axes.barh(places, medians, xerr=error, color=colours, ecolor="#333333", capsize=2)
     axes.set_yticks(places, names)
     axes.set_xlabel(unit)
     axes.set_title(title)
     if logarithmic:
         axes.set_xscale("log")
-    for place, found in zip(places, medians, strict=True):
-        text = f" {found:,.0f}" if found >= 100 else f" {found:.2f}"
-        axes.text(0.01, place, text, transform=axes.get_yaxis_transform(), va="center")
+    texts = [f"{found:,.0f}" if found >= 100 else f"{found:.2f}" for found in medians]
+    axes.bar_label(drawn, texts, padding=4)
+    axes.margins(x=0.12)
     handles = [Patch(color=colour) for colour, _ in _LEGEND]
-    axes.legend(handles, [name for _, name in _LEGEND], loc="lower right", frameon=False)
+    axes.legend(
+        handles,
+        [name for _, name in _LEGEND],
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        frameon=False,
+    )
     axes.margins(y=0.01)
     return figure
 
@@ -151,7 +157,7 @@ def _name(case: Case) -> str:
 def _colour(case: Case) -> str:
     if case.subject == "zasync":
         return OURS
-    return DURABLE if DURABILITY[case.storage].startswith(FSYNC) else LOOSE
+    return DURABLE if DURABILITY[case.storage] == FSYNC else LOOSE
 
 
 def _svg(figure: Any) -> str:

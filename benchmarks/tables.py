@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.cases import Case
 from benchmarks.figures import Summary
-from benchmarks.places import DURABILITY
+from benchmarks.places import DURABILITY, EXPLAINED
 from benchmarks.results import Results
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import checks, written
@@ -56,6 +56,8 @@ def tables(run: Results) -> list[Table]:
         latencies(run),
         backlogs(run),
         costs(run),
+        systems(run),
+        durability(run),
         missing(run),
     ]
     return [table for table in made if table.rows]
@@ -117,7 +119,10 @@ def ratios(run: Results) -> Table:
             ratio = run.ratio(key, peer_key)
             row.append("-" if ratio is None else written(ratio.median, "x"))
         rows.append(tuple(row))
-    headings = [f"{NAMES[case.storage]}, {mode_name(case)}" for case, _key in ours]
+    headings = [
+        NAMES[case.storage] + (", group settle" if case.mode == "batch" else "")
+        for case, _key in ours
+    ]
     return Table(
         "zasync's drain rate to that of each peer, no-op jobs",
         ("peer", "place", "durability", *headings),
@@ -239,6 +244,26 @@ def _cost(run: Results, case: Case, key: str) -> Iterator[tuple[str, ...]]:
             yield ": ".join(filter(None, (head, name))), written(found.median, "")
 
 
+def systems(run: Results) -> Table:
+    """Who took part, with which settings."""
+    names = {case.subject for case, _key in run.each("drain", "put", "latency")}
+    rows = [
+        (subject.title, run.versions.get(subject.package, "-"), subject.about)
+        for name, subject in SUBJECTS.items()
+        if name in names
+    ]
+    return Table("Systems, and the settings of their workers", ("system", "version", ""), rows, 3)
+
+
+def durability(run: Results) -> Table:
+    """What the words in the column of that name mean."""
+    places = {run.case(key).storage for key in run.measured}
+    rows = [
+        (DURABILITY[place], explained) for place, explained in EXPLAINED.items() if place in places
+    ]
+    return Table("Durability of what was acknowledged", ("", "place"), rows, 2)
+
+
 def missing(run: Results) -> Table:
     """What could not be measured, and why."""
     return Table("Not measured", ("case", "why"), sorted(run.missing.items()), 2)
@@ -249,7 +274,7 @@ def label(case: Case) -> str:
     if case.subject == "ZODB":
         return "ZODB"
     if case.subject != "zasync":
-        return f"{case.subject.partition('-')[0].capitalize()}: {SUBJECTS[case.subject].about}"
+        return SUBJECTS[case.subject].title
     if case.measure not in ("drain", "backlog"):
         return "zasync"
     several = f", {case.processes} processes" if case.processes > 1 else ""

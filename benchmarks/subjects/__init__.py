@@ -27,9 +27,9 @@ class Subject:
     package: str  # the distribution, which has the version
     module: str
     storages: tuple[str, ...]
-    worker: tuple[str, ...] = ()  # the command of its worker; {uri} is the place
-    about: str = ""  # the settings of the worker, in words
-    workers: int = 1  # processes that perform jobs
+    worker: tuple[str, ...]  # the command of its worker; {uri} is the place
+    title: str  # its name in tables
+    about: str  # the settings of the worker, in words
 
     @property
     def path(self) -> str:
@@ -49,10 +49,10 @@ def _peer(
     module: str,
     storages: tuple[str, ...],
     worker: tuple[str, ...],
+    title: str,
     about: str,
-    workers: int = 1,
 ) -> Subject:
-    return Subject(name, module, module, storages, PYTHON + worker, about, workers)
+    return Subject(name, module, module, storages, PYTHON + worker, title, about)
 
 
 _PROCRASTINATE = ("procrastinate", "--app", f"{_SUBJECTS}.procrastinate.app", "worker")
@@ -68,6 +68,7 @@ ZASYNC = Subject(
     "zasync",
     ("filestorage", "zeo", "sqlite", "postgresql"),
     (*PYTHON, "benchmarks.worker"),
+    "zasync",
     "one process, 10 threads, poll interval 5 s",
 )
 
@@ -77,6 +78,7 @@ PEERS = (
         "procrastinate",
         ("peer-postgresql",),
         (*_PROCRASTINATE, "--concurrency", "10"),
+        "Procrastinate (10)",
         "one process, concurrency 10, synchronous jobs",
     ),
     _peer(
@@ -84,24 +86,31 @@ PEERS = (
         "procrastinate",
         ("peer-postgresql",),
         (*_PROCRASTINATE, "--concurrency", "1"),
+        "Procrastinate (1)",
         "one process, concurrency 1 (its default)",
     ),
     _peer(
-        "huey", "huey", ("peer-sqlite", *_REDISES), (*_HUEY, "-w", "4"), "one process, 4 threads"
+        "huey",
+        "huey",
+        ("peer-sqlite", *_REDISES),
+        (*_HUEY, "-w", "4"),
+        "Huey (4 threads)",
+        "one process, 4 threads",
     ),
     _peer(
         "celery",
         "celery",
         _REDISES,
         (*_CELERY, "--pool", "prefork", "--concurrency", "2"),
+        "Celery (prefork 2)",
         "2 processes (prefork), results kept for the fan-out only",
-        2,
     ),
     _peer(
         "celery-threads",
         "celery",
         _REDISES,
         (*_CELERY, "--pool", "threads", "--concurrency", "10"),
+        "Celery (10 threads)",
         "one process, 10 threads, results kept for the fan-out only",
     ),
     _peer(
@@ -109,22 +118,31 @@ PEERS = (
         "dramatiq",
         _REDISES,
         (*_DRAMATIQ, "--processes", "2", "--threads", "8"),
+        "Dramatiq (2 x 8)",
         "2 processes, 8 threads each",
-        2,
     ),
     _peer(
         "dramatiq-1",
         "dramatiq",
         _REDISES,
         (*_DRAMATIQ, "--processes", "1", "--threads", "8"),
+        "Dramatiq (1 x 8)",
         "one process, 8 threads",
     ),
-    _peer("rq", "rq", _REDISES, (*_RQ, "bench"), "one worker, which forks for each job"),
+    _peer(
+        "rq",
+        "rq",
+        _REDISES,
+        (*_RQ, "bench"),
+        "RQ (forking)",
+        "one worker, which forks for each job",
+    ),
     _peer(
         "rq-simple",
         "rq",
         _REDISES,
         (*_RQ, "--worker-class", "rq.worker.SimpleWorker", "bench"),
+        "RQ (SimpleWorker)",
         "one worker, SimpleWorker (no fork)",
     ),
 )
