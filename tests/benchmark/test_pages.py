@@ -12,6 +12,7 @@ from benchmarks.cases import Case
 from benchmarks.machine import machine, versions, without_paths
 from benchmarks.places import DURABILITY
 from benchmarks.results import Results
+from tests.benchmark.conftest import results_of
 from tests.docs.pages import ROOT
 
 
@@ -87,17 +88,25 @@ def test_our_document_has_the_marks() -> None:
     assert text.index(page.BEGIN) < text.index(page.END)
 
 
-def test_the_plots_are_drawn(results: Results) -> None:
-    plots = pytest.importorskip(
-        "benchmarks.plots", reason="needs matplotlib, which `make bench` has"
-    )
+def test_the_plots_are_drawn() -> None:
+    plots = pytest.importorskip("benchmarks.plots", reason="only `make bench` needs matplotlib")
+    measures = ("drain", "put", "latency", "backlog")
+    cases = [Case(measure, amount=1) for measure in measures]
+    results = results_of([*cases, Case("drain", "huey", "redis"), Case("drain", work="cpu")])
 
     drawn = plots.pictures(results)
 
     assert set(drawn) == {"drain", "work", "put", "latency", "cpu", "backlog"}
     assert all(svg.startswith("<svg") for svg in drawn.values())
-    assert plots.pictures(results) == drawn
+    assert "Huey (4 threads)" in drawn["drain"]
     assert plots.pictures(Results()) == {}
+
+
+def test_a_plot_is_the_same_when_it_is_drawn_again() -> None:
+    plots = pytest.importorskip("benchmarks.plots", reason="only `make bench` needs matplotlib")
+    results = results_of([Case("backlog", amount=100)])
+
+    assert plots.pictures(results) == plots.pictures(results)
 
 
 def test_what_is_said_of_the_machine_has_no_path_of_it() -> None:

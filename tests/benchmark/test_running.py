@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from benchmarks.guarding import Guard
 from benchmarks.measures import Bench, measure
 from benchmarks.places import Missing, Places
 from benchmarks.results import Results
-from benchmarks.subjects import Subject
+from benchmarks.subjects import SUBJECTS
 from benchmarks.watching import Broken
 
 TINY = 0.05  # seconds
@@ -31,7 +32,6 @@ TINY = 0.05  # seconds
     [
         Case("raw", "ZODB"),
         Case("put", amount=100),
-        Case("drain"),
         Case("drain", work="write_ten"),
         Case("drain", storage="zeo", processes=2),
     ],
@@ -153,7 +153,7 @@ def test_a_server_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_peer_that_is_not_installed_is_missing() -> None:
     with pytest.raises(Missing, match="no-such-queue is not installed"):
-        _ = Subject("it", "no-such-queue", "it", ("redis",)).version
+        _ = dataclasses.replace(SUBJECTS["rq"], package="no-such-queue").version
 
 
 @pytest.mark.process
