@@ -20,6 +20,7 @@ class Case:
     mode: str = "default"  # zasync: default, or batch for group settle
     processes: int = 1
     amount: float = 0
+    others: str = ""  # of a backlog: why the others wait, a name of `work.OTHERS`
     rounds: int = EVERY  # in so many rounds at most
 
     @property
@@ -34,6 +35,8 @@ class Case:
             parts.append(f"x{self.processes}")
         if self.amount:
             parts.append(f"{self.amount:g}")
+        if self.others:
+            parts.append(self.others)
         return "/".join(parts)
 
 

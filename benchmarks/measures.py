@@ -64,7 +64,11 @@ def _drained(case: Case, bench: Bench, *, waiting: int, wanted: int) -> Figures:
     with bench.places.place(case.storage) as place, bench.places.scratch() as scratch:
         shared = tally.Tally.create(scratch / "tally")
         env = environment(place, scratch / "tally") | _settings(case)
-        filled = ask("benchmarks.producer", case.subject, "fill", case.work, waiting, env=env)
+        here = wanted if case.others else waiting
+        if case.others:
+            others = ("fill", case.others, int(case.amount))
+            ask("benchmarks.producer", case.subject, *others, env=env)
+        filled = ask("benchmarks.producer", case.subject, "fill", case.work, here, env=env)
         workers: list[Worker] = []
         with killed_at_the_end(workers):
             workers += _started(subject, case, place, env, scratch)
@@ -85,7 +89,8 @@ def _drained(case: Case, bench: Bench, *, waiting: int, wanted: int) -> Figures:
 
 def _settings(case: Case) -> dict[str, str]:
     batch = BATCH if case.mode == "batch" else 0
-    return {worker.SIZE: str(THREADS), worker.BATCH: str(batch)}
+    settings = {worker.SIZE: str(THREADS), worker.BATCH: str(batch)}
+    return settings | ({worker.FILTER: "1"} if case.others == "refused" else {})
 
 
 def _started(

@@ -105,6 +105,10 @@ def full() -> list[Case]:
             Case("backlog", amount=waiting, rounds=FEW if waiting in (1_000, 10_000) else EVERY)
             for waiting in BACKLOGS
         ],
+        *[
+            Case("backlog", amount=waiting, others=others, rounds=FEW)
+            for others, waiting in (("later", 100_000), ("refused", 50_000), ("full", 50_000))
+        ],
         *[Case("backlog", mode="batch", amount=waiting, rounds=FEW) for waiting in (100, 200_000)],
         *_once(),
     ]

@@ -77,7 +77,7 @@ def _work(run: Results) -> Any:
 
 def _backlog(run: Results) -> Any:
     lines: dict[str, list[tuple[float, Summary]]] = {}
-    for case, _key, found in _of(run, "backlog", "rate", lambda case: True):
+    for case, _key, found in _of(run, "backlog", "rate", lambda case: not case.others):
         lines.setdefault(mode_name(case), []).append((case.amount, found))
     if not lines:
         return None

@@ -12,6 +12,7 @@ from benchmarks.places import DURABILITY, EXPLAINED
 from benchmarks.results import Results
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import checks, written
+from benchmarks.work import OTHERS
 
 NAMES = {
     "filestorage": "FileStorage",
@@ -188,10 +189,13 @@ def latencies(run: Results) -> Table:
 
 def backlogs(run: Results) -> Table:
     rows = []
-    for case, key in sorted(run.each("backlog"), key=lambda each: (each[0].mode, each[0].amount)):
+    ordered = sorted(
+        run.each("backlog"), key=lambda each: (each[0].mode, each[0].others, each[0].amount)
+    )
+    for case, key in ordered:
         rate = run.summary(key)
         if rate is not None:
-            waiting = f"{case.amount:,.0f}"
+            waiting = f"{case.amount:,.0f} {OTHERS.get(case.others, '')}".strip()
             figures = (_figure(run, key, "cpu_ms"), _figure(run, key, "rss_mb"))
             rows.append((f"zasync, {mode_name(case)}", waiting, spread(rate, ""), *figures))
     headings = ("system", "waiting behind", "jobs/s", "CPU ms/job", "RSS MB")

@@ -19,6 +19,12 @@ IO_SECONDS = 0.02
 AWAITED_SECONDS = 1.0
 WRITES = 10
 WIDTH = 100  # of a fan-out
+QUOTAS = 100
+OTHERS = {
+    "later": "scheduled for later",
+    "refused": "that the agent's filter refuses",
+    "full": f"behind {QUOTAS} full quotas",
+}
 
 
 def no_op(number: int, text: str) -> int:
@@ -47,6 +53,16 @@ def stamp(number: int, text: str) -> int:
     """Notes when it was started."""
     tally.mine().start(number)
     return number
+
+
+def refused(number: int, text: str) -> None:
+    """Never called: `accepted` refuses it."""
+    raise AssertionError("a job was performed that the filter of its agent refuses")
+
+
+def accepted(job: Any) -> bool:
+    """The filter of an agent."""
+    return job.callable is not refused
 
 
 # What needs a ZODB

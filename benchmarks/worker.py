@@ -22,6 +22,7 @@ from twisted.internet.selectreactor import SelectReactor
 from ZODB.Connection import Connection
 from ZODB.POSException import ConflictError
 
+from benchmarks import work
 from benchmarks.places import URI
 from zasync.agent import Agent
 from zasync.dispatcher import Dispatcher, pop
@@ -30,6 +31,7 @@ from zasync.storage import close_database, open_database
 
 SIZE = "ZASYNC_BENCH_SIZE"  # jobs at once
 BATCH = "ZASYNC_BENCH_BATCH"  # jobs in one commit; 0: the default mode
+FILTER = "ZASYNC_BENCH_FILTER"  # whether its agent has a filter
 POLL_INTERVAL = 5.0  # seconds, the default; so nothing here is owed to polling
 GRACE = 2.0
 
@@ -66,10 +68,14 @@ class Commits:
 
 
 @contextlib.contextmanager
-def dispatching(db: Any, *, size: int, batch: int = 0) -> Iterator[Dispatcher]:
+def dispatching(
+    db: Any, *, size: int, batch: int = 0, filtered: bool = False
+) -> Iterator[Dispatcher]:
     """A dispatcher with an agent of its own in the queue '', in a thread."""
     name = uuid.uuid4()
-    options: dict[str, Any] = {"batch": batch} if batch else {}
+    options: dict[str, Any] = {"filter": work.accepted} if filtered else {}
+    if batch:
+        options["batch"] = batch
     manager = transaction.TransactionManager()
     connection = db.open(transaction_manager=manager)
     for attempt in manager.attempts(20):
@@ -103,7 +109,10 @@ def main() -> None:
     sys.stdin.readline()
     before = commits.committed
     with dispatching(
-        db, size=int(os.environ.get(SIZE, "10")), batch=int(os.environ.get(BATCH, "0"))
+        db,
+        size=int(os.environ.get(SIZE, "10")),
+        batch=int(os.environ.get(BATCH, "0")),
+        filtered=FILTER in os.environ,
     ):
         sys.stdin.read()
         threads = threading.active_count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import transaction
@@ -12,6 +13,7 @@ import transaction
 from benchmarks import work
 from benchmarks.places import URI
 from benchmarks.subjects import TEXT
+from zasync.foundation import clock
 from zasync.interfaces import COMPLETED, KEY
 from zasync.job import Job, parallel
 from zasync.queue import Queue, Queues
@@ -53,18 +55,47 @@ def put_many(name: str, numbers: Iterable[int]) -> None:
 
 
 def fill(name: str, count: int) -> None:
+    if name in work.OTHERS:
+        for first in range(0, count, _FILL):
+            _put_others(name, range(first, min(first + _FILL, count)))
+        return
     width = work.WIDTH if name == "fan_out" else 1
     each = max(1, _FILL // width)
     for first in range(0, count // width, each):
         put_many(name, range(first, min(first + each, count // width)))
 
 
-def _put_all(queue: Any, jobs: list[Job]) -> None:
+def _put_others(name: str, numbers: Iterable[int]) -> None:
+    """Jobs that nobody is to perform."""
+    function = work.refused if name == "refused" else work.no_op
+    options: dict[str, Any] = {}
+    if name == "later":
+        options["begin_after"] = clock.now() + timedelta(days=1)
+
+    def change() -> None:
+        jobs = [Job(function, number, TEXT) for number in numbers]
+        if name == "full":
+            for job, number in zip(jobs, numbers, strict=True):
+                job.quota_names = (_full_quota(number % work.QUOTAS),)
+        _put_all(_queue(), jobs, **options)
+
+    _commit(change)
+
+
+def _full_quota(number: int) -> str:
+    """The name of a quota that lets no job run."""
+    name, quotas = f"full{number}", _queue().quotas
+    if name not in quotas:
+        quotas.create(name, 0)
+    return name
+
+
+def _put_all(queue: Any, jobs: list[Job], **options: Any) -> None:
     if hasattr(queue, "put_many"):
-        queue.put_many(jobs)
+        queue.put_many(jobs, **options)
         return
     for job in jobs:  # until `put_many` is there
-        queue.put(job)
+        queue.put(job, **options)
 
 
 def _queue() -> Any:
