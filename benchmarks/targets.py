@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from benchmarks.figures import Summary
 from benchmarks.results import Results
+from benchmarks.work import OTHERS
 
 # The ancestor runs on Python 2.7 only, so these are its best figures from a run of its own.
 ANCESTOR_COMMITS = 3570  # tiny FileStorage transactions a second on the machine of that run
@@ -152,6 +153,14 @@ def _lean(run: Results) -> Iterator[Check]:
     yield Check(
         "cost per job, 200,000 waiting to 100 waiting", AT_MOST, 1.15, "x", run.ratio(few, most)
     )
+    for others, waiting in (("later", 100000), ("refused", 50000), ("full", 50000)):
+        yield Check(
+            f"cost per job, {waiting:,} {OTHERS[others]} to 100 waiting",
+            AT_MOST,
+            1.15,
+            "x",
+            run.ratio(few, f"{BACKLOG}/{waiting}/{others}"),
+        )
     yield Check("records written for a plain job", AT_MOST, 4, "", run.summary(COST, "records"))
     yield Check("bytes written for a plain job", AT_MOST, 1536, "", run.summary(COST, "bytes"))
     yield Check(
