@@ -34,11 +34,12 @@ REVISION = "revision of zasync"
 
 def machine() -> dict[str, str]:
     """Kind and size of the machine."""
+    release = ".".join(platform.release().split(".")[:2])  # what follows may name the machine
     return {
         "processor": _processor(),
         "cores": str(psutil.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {release} {platform.machine()}",
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from benchmarks.watching import Broken
 
 Say = Callable[[str], None]
 TROUBLE = (Broken, TimeoutError, subprocess.TimeoutExpired, OSError)
+
+TRIES = 2  # rounds in which a case may fail
 
 
 def run(
@@ -42,10 +45,10 @@ def run(
         if not results.has(case, number)
     ]
     # What is not here is asked for once, and again when a run is taken up.
-    absent: set[str] = set()
+    given_up: collections.Counter[str] = collections.Counter()
     with Places() as places:
         for index, (number, case) in enumerate(todo, 1):
-            if case.key in absent:
+            if given_up[case.key] >= TRIES:
                 continue
             if time.monotonic() > deadline:
                 say(f"time is up: {len(todo) - index + 1} of {len(todo)} measures are left out")
@@ -55,11 +58,11 @@ def run(
             try:
                 figures = measure(case, bench)
             except Missing as reason:
-                absent.add(case.key)
+                given_up[case.key] = TRIES
                 said = f"missing: {without_paths(str(reason))}"
                 results.lack(case, said)
             except TROUBLE as error:
-                absent.add(case.key)
+                given_up[case.key] += 1
                 said = f"failed: {without_paths(f'{type(error).__name__}: {error}')}"
                 results.lack(case, said)
             else:
