@@ -71,13 +71,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def get() -> InstanceUUID:
-    """Answer the UUID of this instance, making its file if there is none.
+def get(name: str | None = None) -> InstanceUUID:
+    """Answer the UUID of this instance, making its file if there is none; or that of file `name`.
 
     The answer for a file name stays the same for the life of the process, whatever becomes of the
     file and of the working directory.  InstanceUUIDError if the file is damaged or cannot be made.
     """
-    name = _file_name()
+    name = name or _file_name()
     with _lock:
         if name not in _known:
             _known[name] = _read(name) or _made(name)

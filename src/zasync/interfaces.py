@@ -37,11 +37,23 @@ class AbortedError(ZasyncError):
     """A job was given up: interrupted, and its retry policy does not allow another run."""
 
 
-class PoisonError(AbortedError):
+class ParkedError(AbortedError):
+    """A job was parked: it has ended, but a person may want to have it done all the same.
+
+    The message tells why.  The job is in `queue.parked`, from where it can be put back.  A job that
+    fails with such an error is parked.
+    """
+
+
+class PoisonError(ParkedError):
     """A job was parked: its process died under it as often as its `crash_limit` allows.
 
-    The message tells when and where.  The job is in `queue.parked`, from where it can be put back.
+    The message tells when and where.
     """
+
+
+class CancelledError(AbortedError):
+    """A job was cancelled: somebody called its `cancel`, or its own code raised this."""
 
 
 class TimeoutError(ZasyncError, builtins.TimeoutError):  # the contract fixes the name
@@ -53,7 +65,12 @@ class BadStatusError(ZasyncError):
 
 
 class ReassignedError(ZasyncError):
-    """A run has lost its job, because its dispatcher was believed dead; it commits nothing."""
+    """A run has lost its job, because its dispatcher was believed dead; it commits nothing.
+
+    Or because somebody has cancelled the job; then `cancelled` is true.
+    """
+
+    cancelled = False
 
 
 class PartialCommitError(ZasyncError):
@@ -172,6 +189,7 @@ class IJob(IAbstractJob):
     begin_after = Attribute("Aware datetime in UTC: not to be started before.")
     begin_by = Attribute("timedelta after begin_after by which to start, or None.")
     run_limit = Attribute("timedelta: a run that takes longer is reported; or None.")
+    timeout = Attribute("timedelta: a run that takes longer ends so; or None.")
     quota_names = Attribute("Tuple of the names of quotas of the queue.")
     retry_policy_factory = Attribute("None, a callable(job), or an adapter's name.")
     failure_log_level = Attribute("Level for a failing end, or None for the default.")
@@ -183,12 +201,20 @@ class IJob(IAbstractJob):
     crashes = Attribute("What is known of the last deaths: dicts of plain values, oldest first.")
     interrupted_cleanly = Attribute("Whether its last interruption was a clean stop; no policy's.")
     progress = Attribute("The last line that `zasync.local.set_progress` noted, or None.")
+    progress_numbers = Attribute("How much is done and how much there is, noted with it; or None.")
+    cancelled = Attribute("Whether its result is a CancelledError.")
 
     def __call__(*args: Any, **kwargs: Any) -> Any:
         """Run the job now, in its connection's transaction manager, and commit."""
 
     def fail(e: Any = None) -> Any:
         """End a job that has not begun with a Failure of `e` (a TimeoutError by default)."""
+
+    def cancel(reason: str | None = None) -> bool:
+        """End a job that has not come to its end with a CancelledError; False if it has."""
+
+    def again() -> Any:
+        """A new job with the same call and options, to be put."""
 
     def handleInterrupt() -> None:
         """Ask the retry policy what to do with a job whose dispatcher died, and do it."""
@@ -223,7 +249,7 @@ class IQueue(Interface):
     name = Attribute("The name in the Queues, or None.")
     dispatchers = Attribute("IDispatchers: who works this queue.")
     quotas = Attribute("IQuotas: the named limits of this queue.")
-    parked = Attribute("IParked: the jobs under which processes died too often.")
+    parked = Attribute("IParked: the jobs that have ended and that a person is to see to.")
     crash_limit = Attribute("After how many deaths a job is parked, unless it says otherwise.")
 
     def put(

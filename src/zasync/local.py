@@ -11,7 +11,8 @@ from typing import Any
 
 from zasync import threadlocal
 from zasync.foundation import clock
-from zasync.foundation.attempts import OwnManager, committed, end, pause
+from zasync.foundation.attempts import OwnManager, begun, committed, end, pause
+from zasync.interfaces import CancelledError, ReassignedError
 
 
 def getJob() -> Any:
@@ -86,8 +87,11 @@ def getLiveAnnotation(
         connection.close()
 
 
-def set_progress(text: str) -> None:
+def set_progress(text: str, *, done: float | None = None, total: float | None = None) -> None:
     """Note in one line how far the running job is, for `job.progress`; committed at once.
+
+    With `done` and `total`, how much of how much is done is kept for `job.progress_numbers`;
+    ValueError if one of them is missing, or if they are no such numbers.
 
     It is committed in a connection of its own and never makes the job's own commit conflict.  The
     first 200 characters of the last line are kept; should the process die, they tell how far the
@@ -96,14 +100,52 @@ def set_progress(text: str) -> None:
     job = getJob()
     manager, connection = _open_beside(job)
     try:
-        committed(_note_progress, connection, job._p_oid, text, transaction_manager=manager)
+        committed(
+            _note_progress, connection, job._p_oid, text, done, total, transaction_manager=manager
+        )
     finally:
         end(manager)
         connection.close()
 
 
-def _note_progress(connection: Any, oid: bytes, text: str) -> None:
-    connection.get(oid).note_progress(text)
+def _note_progress(connection: Any, oid: bytes, text: str, done: Any, total: Any) -> None:
+    connection.get(oid).note_progress(text, done, total)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the running job, so that going on with it is in vain.
+
+    The database is asked, in a connection of its own: cheap enough for each step of a long job,
+    not for each turn of a tight loop.
+    """
+    loss = _loss()
+    return loss is not None and loss.cancelled
+
+
+def check_cancelled() -> None:
+    """CancelledError if somebody has cancelled the running job.
+
+    ReassignedError if it was taken away from this process, which was believed dead.  Either way
+    what this run does can no longer be committed.
+    """
+    loss = _loss()
+    if loss is not None:
+        raise CancelledError(str(loss)) if loss.cancelled else loss
+
+
+def _loss() -> ReassignedError | None:
+    """The error of the present run if it has lost its job, as the database knows it now."""
+    around = threadlocal.current()
+    job = around.get_job()
+    manager, connection = _open_beside(job)
+    try:
+        loss: ReassignedError | None = begun(
+            lambda: connection.get(job._p_oid).loss_of(around.token), transaction_manager=manager
+        )
+        return loss
+    finally:
+        end(manager)
+        connection.close()
 
 
 def _open_beside(job: Any) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from twisted.internet.selectreactor import SelectReactor
 
 from zasync.agent import Agent
 from zasync.dispatcher import Dispatcher, registry
+from zasync.dispatcher.dispatcher import GRACE
 from zasync.foundation import platform
 from zasync.foundation.attempts import OwnManager, committed, end
 from zasync.foundation.reporting import events
@@ -116,8 +117,9 @@ def running_dispatcher(db: Any, uuid: Any = None) -> Any:
 class ThreadedDispatcherInstaller:
     """Starts a dispatcher with a reactor of its own in a thread of its own (`.thread`).
 
-    Called in the main thread it also sees to SIGINT and SIGTERM (`signal_handlers`).  A database
-    whose dispatcher is activated already is left alone.  The reactor that `reactor_factory` makes
+    Called in the main thread it also sees to SIGINT and SIGTERM (`signal_handlers`), unless
+    `signals` is off.  A database whose dispatcher is activated already is left alone.
+    `queue_names` and `grace` are those of the dispatcher.  The reactor that `reactor_factory` makes
     is run by `run(installSignalHandlers=False)` and ended by `stop()`, as Twisted's are.
     """
 
@@ -126,18 +128,32 @@ class ThreadedDispatcherInstaller:
         poll_interval: float = 5,
         reactor_factory: Callable[[], Any] = SelectReactor,
         uuid: Any = None,
+        *,
+        queue_names: Iterable[str] | None = None,
+        grace: float = GRACE,
+        signals: bool = True,
     ) -> None:
         zope.component.adapter(IDatabaseOpenedEvent)(self)
         self.poll_interval = poll_interval
         self.reactor_factory = reactor_factory
         self.uuid = uuid
+        self.queue_names = queue_names
+        self.grace = grace
+        self.signals = signals
 
     def __call__(self, event: Any) -> None:
         if running_dispatcher(event.database, self.uuid) is not None:
             return
         _forget_stopped(self.uuid)
         reactor = self.reactor_factory()
-        dispatcher = Dispatcher(event.database, reactor, self.poll_interval, self.uuid)
+        dispatcher = Dispatcher(
+            event.database,
+            reactor,
+            self.poll_interval,
+            self.uuid,
+            queue_names=self.queue_names,
+            grace=self.grace,
+        )
         dispatcher.activate()
         # A daemon: the process may end without asking; what was running is then recovered.
         dispatcher.thread = threading.Thread(
@@ -146,7 +162,7 @@ class ThreadedDispatcherInstaller:
             name="zasync dispatcher",
             daemon=True,
         )
-        if threading.current_thread() is threading.main_thread():
+        if self.signals and threading.current_thread() is threading.main_thread():
             CleanEnd(dispatcher).install()
         dispatcher.thread.start()
 

@@ -19,6 +19,8 @@ class Surroundings:
     get_job: Callable[[], Any]
     dispatcher: Any = None
     agent_name: str | None = None
+    timeout: float | None = None  # seconds that a coroutine may take
+    token: int | None = None  # names the run
     host: Any = None  # zasync.job.performance.Host: what runs the job
 
 

@@ -93,6 +93,29 @@ def test_callbacks_are_called_once_with_the_result(client: Site, storage: Place)
     assert marks(client) == once(*expected)
 
 
+def test_a_cancelled_run_has_no_effect_and_what_follows_takes_place_once(
+    client: Site, storage: Place
+) -> None:
+    """One job waits, one runs, one races with its cancellation."""
+    with running(storage.open(), poll_interval=SOON, size=1):
+        work_at_gate = Job(work.mark_at_gate, "gate", 1)
+        work_at_gate.addCallback(Job(work.mark_end, 101))
+        runs = client.put(work_at_gate)
+        assert work.gate("gate reached").wait(30)
+        waits, races = client.put(Job(work.mark, 2)), client.put(Job(work.mark, 3))
+        assert client.commit(waits.cancel)
+        assert client.commit(runs.cancel)
+        work.gate("gate").set()
+        raced = client.commit(races.cancel)
+        client.completed(runs, waits, races, seconds=60)
+    assert client.sees(lambda: (runs.cancelled, waits.cancelled, races.cancelled)) == (
+        True,
+        True,
+        raced,
+    )
+    assert marks(client) == once(101, *([] if raced else [3]))
+
+
 def test_a_job_that_is_due_later_is_not_run_before(client: Site, storage: Place) -> None:
     due = datetime.now(UTC) + timedelta(seconds=0.7)
     with running(storage.open(), poll_interval=NEVER if storage.prompt else SOON):

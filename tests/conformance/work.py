@@ -70,6 +70,18 @@ def mark(number: int) -> int:
     return number
 
 
+def mark_at_gate(name: str, number: int) -> int:
+    """Say that it has come to the gate, and leave the mark once that is open."""
+    gate(f"{name} reached").set()
+    assert gate(name).wait(60)
+    return mark(number)
+
+
+def mark_end(number: int, result: Any) -> int:
+    """As a callback, whatever the result is."""
+    return mark(number)
+
+
 def transfer(number: int, amount: int) -> int:
     """Move money from one account to the other."""
     begun.append(number)

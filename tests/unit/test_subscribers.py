@@ -588,7 +588,7 @@ def test_a_running_job_may_end_before_the_process_does(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_a_second_signal_does_not_wait_for_running_jobs(tmp_path: Path) -> None:
-    after = "put(wait_at_the_gate, 60)"
+    after = "put(wait_at_the_gate, 60); running.wait(20)"
     rest = """
     while dispatcher.activated:
         threading.Event().wait(0.01)

@@ -6,12 +6,14 @@ neither polls nor pings, and without any worker thread or ZODB transaction.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from zasync import threadlocal
+from zasync.dispatcher.expiry import overtime
 from zasync.foundation.attempts import OwnManager, end
 
 Done = Callable[[Any, BaseException | None], None]
@@ -36,15 +38,16 @@ class CoroutineLoop:
         surroundings: threadlocal.Surroundings,
         done: Done,
         held_back: Callable[[], None],
+        name: str | None = None,
     ) -> None:
-        """Run `coroutine`; then call `done(value, error)` in the loop's thread.
+        """Run `coroutine` under `name`; then call `done(value, error)` in the loop's thread.
 
         Where it may not be begun (any more, when it is its turn), `held_back()` is called there
         instead, and the coroutine is left.  One that `stop` has cancelled ends without `done`.
         Called in any thread.
         """
         loop = self._running_loop()
-        loop.call_soon_threadsafe(self._start, coroutine, surroundings, done, held_back)
+        loop.call_soon_threadsafe(self._start, coroutine, surroundings, done, held_back, name)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -62,23 +65,45 @@ class CoroutineLoop:
         surroundings: threadlocal.Surroundings,
         done: Done,
         held_back: Callable[[], None],
+        name: str | None,
     ) -> None:
         if not self._may_begin():
             held_back()
             return
-        task = asyncio.get_running_loop().create_task(self._perform(coroutine, surroundings, done))
+        task = asyncio.get_running_loop().create_task(
+            self._perform(coroutine, surroundings, done), name=name
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: coroutine.close())  # one cancelled before it began
+
+    def cancel(self, name: str) -> None:
+        """Cancel what runs under `name`; it ends with `done`, if it had begun.
+
+        Called in any thread; nothing happens if there is no such coroutine.
+        """
+        with self._lock:
+            loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._cancel, name)
+
+    def _cancel(self, name: str) -> None:
+        for task in list(self._tasks):
+            if task.get_name() == name:
+                task.cancel()
 
     async def _perform(
         self, coroutine: Any, surroundings: threadlocal.Surroundings, done: Done
     ) -> None:
         threadlocal.surroundings.set(surroundings)
         try:
-            value = await coroutine
+            async with asyncio.timeout(surroundings.timeout) as limit:
+                value = await coroutine
         except BaseException as error:
             if self._stopping and isinstance(error, asyncio.CancelledError):
                 raise
+            if limit.expired() and isinstance(error, builtins.TimeoutError):
+                error = overtime(surroundings.timeout)
             done(None, error)
         else:
             done(value, None)
@@ -106,7 +131,9 @@ class CoroutineLoop:
         if loop is None or thread is None:
             return
         ended = asyncio.run_coroutine_threadsafe(self._cancel_all(), loop)
-        with contextlib.suppress(TimeoutError):  # of one that blocks; its thread is a daemon
+        with contextlib.suppress(
+            builtins.TimeoutError
+        ):  # of one that blocks; its thread is a daemon
             ended.result(timeout)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout)

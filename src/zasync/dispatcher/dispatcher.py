@@ -7,8 +7,8 @@ How a poll goes is in `polling`, how a job is run in `worker` and `zasync.job.pe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -39,6 +39,9 @@ from zasync.foundation.reporting import events
 from zasync.interfaces import IUUID
 from zasync.storage import mend
 
+AroundJob = Callable[[Any], AbstractContextManager[Any]]
+"""Answers what is set up around an attempt at a job, in its transaction, until that has ended."""
+
 STUCK_AFTER = 2  # poll intervals without a poll that was committed
 GRACE = 30.0  # seconds that running jobs get to end in when the dispatcher stops
 LAST_WORD = 4.0  # seconds for saying goodbye to a storage that is away
@@ -54,7 +57,8 @@ class Dispatcher:
     `jobs_size` and `polls_size` bound what it remembers.  `queues` (None: all) names the queues
     to work; `grace` is how many seconds running jobs get to end in when it is deactivated.
     `hang_report_after` (None: never) is how long a job without a `run_limit` may run before it
-    is reported.
+    is reported.  `around_job(job)` answers a context manager for the surroundings that the jobs of
+    an application need, whose block begins in the job's transaction and ends after that.
     ValueError if this process has a dispatcher of that UUID already.
     """
 
@@ -70,6 +74,7 @@ class Dispatcher:
         queue_names: Iterable[str] | None = None,
         grace: float = GRACE,
         hang_report_after: timedelta | None = None,
+        around_job: AroundJob | None = None,
     ) -> None:
         if uuid is None:
             uuid = zope.component.getUtility(IUUID)
@@ -89,6 +94,7 @@ class Dispatcher:
         self.pulse = Pulse()
         self.coroutines = CoroutineLoop(db, self.may_begin)
         self.hang_report_after = hang_report_after
+        self.around_job = around_job
         self.handed_back: bool | None = None
         """Whether the last stop could hand back what was left; if not, that is recovered later."""
         self.outlasted: list[Key] = []

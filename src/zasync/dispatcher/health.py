@@ -232,7 +232,7 @@ class Look:
             yield self._problem(
                 "parked",
                 DEGRADED,
-                f"{parked} jobs are parked, since their process died under them again and again",
+                f"{parked} jobs are parked: they have ended, and a person is to see to them",
                 "see why (zasync parked), then put them back or discard them",
             )
 

@@ -11,6 +11,7 @@ import dataclasses
 from datetime import datetime
 from typing import Any
 
+from zasync.dispatcher import cancelling
 from zasync.dispatcher.condition import overdue_report
 from zasync.dispatcher.history import Key, PollInfo
 from zasync.dispatcher.liveness import Observer
@@ -278,6 +279,7 @@ class Poller:
         pool = self.dispatcher.pool(queue_name, agent_name)
         size = Size(agent.size, agent.batch, agent.batch_time.total_seconds())
         plan.sizes[queue_name, agent_name] = size
+        cancelling.let_go(agent, pool, self.dispatcher)
         pool.recall(RECALL_AFTER)
         self._tidy(agent, pool, plan)
         if not self.dispatcher.activated:
@@ -352,6 +354,10 @@ class Poller:
         assert outcome is not None
         if outcome.ending is Ending.COMPLETED:
             agent.tidy(tracked.place, outcome.failed)
+        elif outcome.ending in (Ending.SUPERSEDED, Ending.RESCHEDULED) and cancelling.tidy(
+            agent, tracked.place
+        ):
+            plan.urgent = True
         elif outcome.ending is Ending.RESCHEDULED:
             bookkeeping.put_again(agent.take(tracked.place), agent.queue)
             plan.urgent = True
@@ -365,10 +371,11 @@ class Poller:
 
     def _give_back(self, agent: Any, pool: Pool, tracked: Tracked, plan: Plan) -> None:
         """Put a job that was claimed, and that no thread has begun, back where it was."""
-        job = agent.take(tracked.place)
-        if why_unreadable(job) is None and job.status == ACTIVE and job._token == tracked.token:
-            job.parent = agent.queue
-            agent.queue.putBack(job)
+        if not cancelling.tidy(agent, tracked.place):
+            job = agent.take(tracked.place)
+            if why_unreadable(job) is None and job.status == ACTIVE and job._token == tracked.token:
+                job.parent = agent.queue
+                agent.queue.putBack(job)
         plan.tidied.append((pool, tracked))
         plan.urgent = True
 
@@ -389,6 +396,8 @@ class Poller:
             elif job.status == ACTIVE and job._again is not None:
                 bookkeeping.put_again(agent.take(place), agent.queue)
                 plan.urgent = True
+            elif job.status == ACTIVE and job._cancelled is not None:
+                continue  # whoever handles its interruption ends it
             elif job.status == ACTIVE and job.awaited is None:
                 two_databases.note_interruption(job)
                 job._token = clock.current().token()  # whatever may run it elsewhere is fenced off
@@ -406,13 +415,14 @@ class Poller:
             connection = pool_connection(self.connection, job)
             connection.add(job)
         key = (job.oid, connection.db().database_name)
-        limit = job._run_limit
+        limit, timeout = job._run_limit, job.timeout
         tracked = Tracked(
             key,
             job._token,
             job._place,
             type(job),
             limit=None if limit is None else limit / 1_000_000,
+            timeout=None if timeout is None else timeout.total_seconds(),
             last_chance=crashes.is_last_chance(job),
             code=job.code if joining is not None and joining.may_join(job) else None,
             deadline=job._deadline,

@@ -53,6 +53,7 @@ class Tracked:
     last_chance: bool = False  # is parked if the process dies under it
     looked_at: bool = False  # a poll has seen the outcome, and may have left it to the next one
     limit: float | None = None  # its run_limit in seconds
+    timeout: float | None = None  # seconds after which it is ended; None: never, or it was
     since: float | None = None  # when a thread took it (monotonic); None: it waits for one
     thread: int | None = None  # which one is at it
     report_after: float = 0.0  # seconds of running after which it is (again) reported as overdue
@@ -427,6 +428,7 @@ def forget_surroundings() -> None:
 
 
 _KEPT_BY_THREAD = [
+    ("AccessControl.SecurityManagement", "noSecurityManager"),
     ("zope.security.management", "endInteraction"),
     ("zope.globalrequest", "clearRequest"),
 ]

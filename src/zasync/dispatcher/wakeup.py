@@ -23,6 +23,7 @@ class Hints:
         self._taps: list[Tap] = []
         self._stop_hearing: Callable[[], None] | None = None
         self._bells: frozenset[bytes] = frozenset()
+        self._guests: dict[object, tuple[frozenset[bytes], Callable[[], None]]] = {}
 
     def start(self) -> None:
         self._listener.start()
@@ -30,7 +31,7 @@ class Hints:
         self._taps = [tap for database in databases if (tap := _tap(database, self))]
         for tap in self._taps:
             tap.connect()
-        self._stop_hearing = hear_others(self._listener.db, self._wake)
+        self._stop_hearing = hear_others(self._listener.db, self._heard)
 
     def stop(self) -> None:
         self._listener.stop()
@@ -43,10 +44,28 @@ class Hints:
         """From now on, wake when one of these objects is changed by another process."""
         self._bells = frozenset(oids)
 
+    def listen(self, oids: Iterable[bytes], wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` too when another process changes one of these, or may have.
+
+        Answers what ends that.  `wake` is called in any thread, and must not block.
+        """
+        key = object()
+        self._guests[key] = frozenset(oids), wake
+        return lambda: self._guests.pop(key, None) and None
+
     def changed(self, oids: Iterable[bytes]) -> None:
         """Another process changed these objects."""
         if not self._bells.isdisjoint(oids):
             self._wake()
+        for watched, wake in list(self._guests.values()):
+            if not watched.isdisjoint(oids):
+                wake()
+
+    def _heard(self) -> None:
+        """Another process says that it did something, and not what."""
+        self._wake()
+        for _, wake in list(self._guests.values()):
+            wake()
 
 
 class Tap:

@@ -12,6 +12,7 @@ import threading
 import traceback
 from typing import Any
 
+from zasync.dispatcher.expiry import end_in_thread
 from zasync.dispatcher.pool import Tracked
 from zasync.foundation import clock
 from zasync.foundation.reporting import events
@@ -71,6 +72,10 @@ class Watch:
         self._holds_back = holds_back
 
     def _look_at_job(self, tracked: Tracked) -> None:
+        timeout = tracked.timeout
+        if timeout is not None and tracked.thread is not None and tracked.seconds() > timeout:
+            tracked.timeout = None
+            end_in_thread(self._dispatcher.db, tracked, timeout)
         limit = self._dispatcher.limit_of(tracked)
         seconds = tracked.seconds()
         if limit is None or seconds <= max(limit, tracked.report_after):

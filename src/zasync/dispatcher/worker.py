@@ -8,10 +8,13 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from zasync import threadlocal
+from zasync.dispatcher.cancelling import task_name
 from zasync.dispatcher.coroutines import Done
+from zasync.dispatcher.expiry import overtime
 from zasync.dispatcher.history import JobInfos, Key
 from zasync.dispatcher.pool import Pool, Tracked, forget_surroundings
 from zasync.failure import Failure
@@ -43,7 +46,7 @@ class Worker:
         """
         members = [tracked]
         try:
-            if self.pool.is_groupable(tracked) and self.may_begin():
+            if self._may_group(tracked) and self.may_begin():
                 self._perform_together(members, connection)
             else:
                 self._perform_alone(tracked, connection)
@@ -65,6 +68,10 @@ class Worker:
             self.pool.grouping.ran_alone(tracked.code, run.seconds)
 
     # Several in one transaction
+
+    def _may_group(self, tracked: Tracked) -> bool:
+        """Whether others may join; what is set up around a job is there for that one alone."""
+        return self.dispatcher.around_job is None and self.pool.is_groupable(tracked)
 
     def _perform_together(self, members: list[Tracked], connection: Any) -> None:
         """Run a group of jobs that begins with the one of `members`; what joins is added there."""
@@ -180,8 +187,12 @@ class Worker:
 
     def surroundings(self, run: Run) -> threadlocal.Surroundings:
         return threadlocal.Surroundings(
-            lambda: run.job, self.dispatcher, self.pool.agent_name, host=self
+            lambda: run.job, self.dispatcher, self.pool.agent_name, token=run.token, host=self
         )
+
+    def around(self, job: Any) -> AbstractContextManager[Any]:
+        around_job = self.dispatcher.around_job
+        return nullcontext() if around_job is None else around_job(job)
 
     def takes(self, awaitable: Any) -> bool:
         return True
@@ -196,7 +207,8 @@ class Worker:
         """Have a worker thread settle the run once the Deferred or coroutine has ended."""
         job = run.job
         key = (job.oid, job._p_jar.db().database_name)
-        later = dataclasses.replace(run, job=None)
+        seconds = None if job.timeout is None else job.timeout.total_seconds()
+        later = dataclasses.replace(run, job=None, timeout=seconds)
 
         def ended(value: Any = None, error: BaseException | None = None) -> None:
             self.pool.submit(lambda connection: self._resume(key, later, value, error, connection))
@@ -204,7 +216,32 @@ class Worker:
         if inspect.iscoroutine(awaitable):
             self._run_coroutine(key, later, awaitable, ended)
         else:
+            self._limit(awaitable, seconds)
             awaitable.addBoth(ended)
+
+    def _limit(self, deferred: Any, seconds: float | None) -> None:
+        """Cancel a Deferred that takes longer; it ends with a TimeoutError then."""
+        if seconds is None:
+            return
+        reactor = self.dispatcher.reactor
+        timers: list[Any] = []
+
+        def begin() -> None:
+            if not deferred.called:
+                timers.append(reactor.callLater(seconds, deferred.cancel))
+
+        def end() -> None:
+            if timers and timers[0].active():
+                timers[0].cancel()
+
+        def ended(value: Any) -> Any:
+            if timers and not timers[0].active():
+                return Failure(overtime(seconds))
+            reactor.callFromThread(end)
+            return value
+
+        deferred.addBoth(ended)
+        reactor.callFromThread(begin)
 
     def _run_coroutine(self, key: Key, run: Run, coroutine: Any, ended: Done) -> None:
         loop = self.dispatcher.coroutines
@@ -212,6 +249,8 @@ class Worker:
             lambda: loop.job(key[1], key[0].to_bytes(8, "big")),
             dispatcher=self.dispatcher,
             agent_name=self.pool.agent_name,
+            timeout=run.timeout,
+            token=run.token,
         )
 
         def held_back() -> None:
@@ -219,7 +258,7 @@ class Worker:
                 lambda connection: self._try_again(key, run, coroutine, ended, connection)
             )
 
-        loop.run(coroutine, around, ended, held_back)
+        loop.run(coroutine, around, ended, held_back, name=task_name(key, run.token))
 
     def _try_again(self, key: Key, run: Run, coroutine: Any, ended: Done, connection: Any) -> None:
         """Begin a coroutine that was held back, if its job is still this run's by then."""

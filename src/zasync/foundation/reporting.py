@@ -112,7 +112,15 @@ class Events:
     def job_rescheduled(self, job: Any, when: Any) -> None:
         trace_log.info("%r goes back to its queue, to be run at %s", job, when)
 
+    def job_cancelled(self, job: Any, failure: Any) -> None:
+        trace_log.info("%r was cancelled", job)
+        words = printable(failure.getErrorMessage(), one_line=True)
+        event_log.info("%r: %s", job, words)
+
     def job_lost(self, job: str, error: BaseException | None = None) -> None:
+        if getattr(error, "cancelled", False):
+            event_log.info("%s was cancelled; what this run of it did is discarded", job)
+            return
         event_log.error(
             "%s was taken away from this run, since its dispatcher was believed dead"
             " (ReassignedError); what the run did is discarded.  If this dispatcher was not"
@@ -238,6 +246,14 @@ class Events:
 
     def pulse_found(self, uuid: Any) -> None:
         event_log.warning("dispatcher %s has committed a ping again and begins jobs again", uuid)
+
+    def expiry_failed(self, oid: int, error: BaseException) -> None:
+        event_log.error(
+            "job %d has taken longer than its timeout, and could not be ended (%s): it goes on."
+            "  If it hangs, restart the process",
+            oid,
+            _text(error),
+        )
 
     def job_is_overdue(self, job: str, oid: int, seconds: float, limit: float, stack: str) -> None:
         event_log.error(

@@ -9,6 +9,7 @@ from zasync.job.composition import Conclusion, Group, parallel, serial
 from zasync.job.job import Job
 from zasync.job.marker import Fence, Marker, Markers, Slot
 from zasync.job.retry import NeverRetry, RetryCommonForever, RetryCommonFourTimes
+from zasync.job.run import Landing
 from zasync.job.values import Box, Payload
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Fence",
     "Group",
     "Job",
+    "Landing",
     "Marker",
     "Markers",
     "NeverRetry",

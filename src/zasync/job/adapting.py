@@ -15,8 +15,11 @@ def as_job(item: Any) -> Any:
     if IJob.providedBy(item):
         return item
     job = IJob(item, None)
-    if job is None:
-        from zasync.job.job import Job  # a job is made of this module
+    return plain_job(item) if job is None else job
 
-        job = Job(item)
-    return job
+
+def plain_job(item: Any) -> Any:
+    """A job of ours that keeps books, whatever kind of job the application adapts callables to."""
+    from zasync.job.job import Job  # a job is made of this module
+
+    return Job(item)

@@ -7,6 +7,7 @@ is asked what became of it; nothing is ever retried blindly.  Read `zasync.job.p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -26,10 +27,11 @@ from zasync.interfaces import (
     ACTIVE,
     CALLBACKS,
     IJob,
+    ParkedError,
     ReassignedError,
     UnresolvableError,
 )
-from zasync.job import relations, two_databases, values
+from zasync.job import crashes, relations, two_databases, values
 from zasync.job.bookkeeping import put_callback_again
 from zasync.job.decisions import ask_policy, due_moment, is_first_in_line
 from zasync.job.run import CommitGuard, Ending, Outcome, Run, Step
@@ -64,11 +66,14 @@ def attempt(run: Run) -> Outcome | Step:
         run.host.wait_to_begin()
         return attempt  # looks anew whether the job is still this run's
     guard = CommitGuard(run, warns=not getattr(callable, "commits_by_itself", False))
-    setup_info, began = None, clock.monotonic()
+    setup_info, around = None, contextlib.ExitStack()
+    began = clock.monotonic()
     try:
         reach("run.begun")
         with guard:
+            around.enter_context(run.host.around(job))
             setup_info = job.setUp()
+            args, kwargs = job.load_arguments(callable, args, kwargs)
             value = callable(*args, **kwargs)
         run.seconds = clock.monotonic() - began
         reach("run.returned")
@@ -81,7 +86,7 @@ def attempt(run: Run) -> Outcome | Step:
     except BaseException:  # a ReassignedError too: it may be about another job that this one called
         outcome = after_error(run)
     finally:
-        tear_down(job, setup_info)
+        tear_down(job, setup_info, around)
     return outcome
 
 
@@ -190,12 +195,16 @@ def check_arguments_of_coroutine(
             )
 
 
-def tear_down(job: Any, setup_info: Any) -> None:
-    """Call the job's tearDown; a failing one is logged, and work goes on."""
-    try:
-        job.tearDown(setup_info)
-    except Exception:
-        events.tear_down_failed(repr(job))
+def tear_down(job: Any, setup_info: Any, around: contextlib.ExitStack) -> None:
+    """Call the job's tearDown, and end what was `around` it.
+
+    A failing one is logged, and work goes on.
+    """
+    for step in (lambda: job.tearDown(setup_info), around.close):
+        try:
+            step()
+        except Exception:
+            events.tear_down_failed(repr(job))
 
 
 def settle(run: Run, value: Any, again: Step) -> Outcome | Step:
@@ -354,15 +363,18 @@ def _look(run: Run, question: Callable[[], bool]) -> bool:
     return bool(committed(ask, transaction_manager=run.manager))
 
 
-def after_error(run: Run) -> Outcome | Step:
-    """The callable (or loading what it needs) raised what is being handled now."""
+def after_error(run: Run, again: Step = attempt) -> Outcome | Step:
+    """The callable (or loading what it needs) raised what is being handled now.
+
+    `again` is the step to do once more if the policy says so.
+    """
     failure = Failure()
     # Said here, since a Failure keeps no frames that would tell.
     error = sys.exception()
     of_storage = error is not None and is_of_a_storage(error)
     attempts.end(run.manager)
     reach("run.failed")
-    return decide(run, "commitError" if of_storage else "jobError", failure, attempt)
+    return decide(run, "commitError" if of_storage else "jobError", failure, again)
 
 
 def decide(run: Run, question: str, failure: Failure, again: Step) -> Outcome | Step:
@@ -423,6 +435,8 @@ def _write_failure(run: Run, failure: Failure) -> Outcome:
         return Outcome(Ending.WAITING)
     _remember(run)
     outcome = _finish(run.job, failure)
+    if failure.check(ParkedError):
+        crashes.park(run.job)
     reach("run.failing")
     return outcome
 

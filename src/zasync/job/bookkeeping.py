@@ -17,7 +17,7 @@ from zasync.interfaces import (
     COMPLETED,
 )
 from zasync.job import relations, retry
-from zasync.job.adapting import as_job
+from zasync.job.adapting import plain_job
 from zasync.job.run import Ending, Outcome
 from zasync.job.states import Move
 
@@ -35,7 +35,7 @@ def put_callback_again(callback: Any, due: int) -> None:
 
 def put_resumption(queue: Any, method: Any, begin_after: Any = None) -> None:
     """Put a job of ours that repairs or continues another job: first in line, never given up."""
-    job = as_job(method)
+    job = plain_job(method)
     job.failure_log_level = logging.CRITICAL
     job.retry_policy_factory = retry.RetryCommonForever
     if begin_after is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import transaction
@@ -33,8 +34,11 @@ class ByHand:
     def surroundings(self, run: Run) -> threadlocal.Surroundings:
         outer = threadlocal.surroundings.get()
         if outer is None:
-            return threadlocal.Surroundings(lambda: run.job, host=self)
-        return dataclasses.replace(outer, get_job=lambda: run.job, host=self)
+            return threadlocal.Surroundings(lambda: run.job, token=run.token, host=self)
+        return dataclasses.replace(outer, get_job=lambda: run.job, token=run.token, host=self)
+
+    def around(self, job: Any) -> AbstractContextManager[Any]:
+        return nullcontext()  # what the caller has set up
 
     def takes(self, awaitable: Any) -> bool:
         return not inspect.iscoroutine(awaitable)

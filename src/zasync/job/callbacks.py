@@ -12,7 +12,7 @@ from persistent import Persistent
 from zasync.failure import Failure
 from zasync.interfaces import COMPLETED, NEW, BadStatusError, ICallbackProxy
 from zasync.job import by_hand, relations
-from zasync.job.adapting import as_job
+from zasync.job.adapting import as_job, plain_job
 
 
 def pass_on(result: Any) -> Any:
@@ -140,7 +140,7 @@ class CallbackProxy(Chaining, Persistent):
         if self._job is None:
             chosen = self.failure if isinstance(result, Failure) else self.success
             if chosen is None:
-                chosen = as_job(pass_on)
+                chosen = plain_job(pass_on)
                 chosen.failure_log_level = logging.DEBUG  # the failure was logged where it arose
                 chosen.parent = self
             if self._extras is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from zasync.failure import Failure
 from zasync.interfaces import CALLBACKS, COMPLETED, NEW, BadStatusError, IQueue
 from zasync.job import callables, relations, values
-from zasync.job.adapting import as_job
+from zasync.job.adapting import as_job, plain_job
 from zasync.job.bookkeeping import put_resumption
 from zasync.job.job import Job
 
@@ -23,6 +23,8 @@ class Group(Job):
 
     Made by `serial` and `parallel`.  Jobs may be added to its `args` while it is running.
     """
+
+    of_one_life = Job.of_one_life | {"_started", "_concluded", "_conclusion"}
 
     one_by_one = False
     _postprocess: Any = None
@@ -78,6 +80,16 @@ class Group(Job):
     def place_inner(self, inner: Any) -> None:
         """The conclusion, the only inner job, is put when the members have ended, not before."""
 
+    def performed_for_it(self) -> list[Any]:
+        """The members that were started, and the conclusion."""
+        return [*super().performed_for_it(), *self.args[: self._started]]
+
+    def again(self) -> Any:
+        """A NEW group of new jobs like its members."""
+        made = super().again()
+        made.args = [member.again() for member in self.args]
+        return made
+
     def member_ended(self, result: Any) -> None:
         """Called as a callback of each member.  Does not commit."""
         if not relations.has_result(self):
@@ -108,7 +120,7 @@ class Group(Job):
         if member.status == NEW and member.parent is None:
             self._put_member(member)
         if member.status != COMPLETED:
-            member.addCallback(self.member_ended)
+            member.addCallback(plain_job(self.member_ended))
 
     def _put_member(self, member: Any) -> None:
         """Put a member; one that the queue refuses fails, and the others go on."""

@@ -101,6 +101,13 @@ def is_repair(job: Any) -> bool:
     return job._names[-1] in _REPAIRS | _LINKS
 
 
+def park(job: Any) -> None:
+    """Have the queue of `job`, which has just ended, remember it for a person to see to."""
+    queue = job.queue
+    if queue is not None:
+        queue.parked.add(job)
+
+
 def poison_error(job: Any) -> PoisonError:
     """The error that a parked job ends with; its message tells the evidence."""
     lines = [f"{job!r} is parked: its process died {job._crash_count} times while it ran"]

@@ -3,7 +3,7 @@
 
 Whatever goes wrong, an error of one, a conflict, a commit of their own, breaks the group up:
 nothing of it is committed, and its members are run alone, as if there had been no group.  So only
-jobs are taken that may be called twice.  Why it is done this way: docs/decisions/0012-groups.md.
+jobs are taken that may be called twice.  Why it is done this way: docs/decisions/0013-groups.md.
 """
 
 from __future__ import annotations

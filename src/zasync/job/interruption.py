@@ -28,6 +28,7 @@ from zasync.job import (
     attempt,
     bookkeeping,
     by_hand,
+    cancelling,
     crashes,
     decisions,
     performance,
@@ -39,6 +40,7 @@ from zasync.job.bookkeeping import adopt
 from zasync.job.states import Move
 
 PARKED = "parked"
+CANCELLED = "cancelled"
 
 
 def handle_interrupt(job: Any) -> None:
@@ -61,7 +63,7 @@ def handle_interrupt(job: Any) -> None:
         two_databases.report(job, found)
     elif decision is PARKED:
         events.job_parked(job.result.getErrorMessage())
-    elif decision is not None:
+    elif decision is not None and decision is not CANCELLED:
         events.interrupted(job, decision)
     if relations.has_result(job):
         if decision is not None or found is not None:
@@ -86,6 +88,8 @@ def _interrupt(job: Any, by_hand: bool, attempts: Any, found: two_databases.Foun
     if inner is not None:
         _wait_on(job, inner)
         return None
+    if cancelling.finish_interrupted(job):
+        return CANCELLED
     died = crashes.note(job, crashes.cause_of(job))
     job._alone = True
     decision = decisions.ask_policy(job, "interrupted")
@@ -127,11 +131,9 @@ def _leave_to_others(job: Any, method: Any, error: UnresolvableError) -> None:
 
 def _park(job: Any) -> None:
     """End the job, since it may well be what kills the processes, and have its queue show it."""
-    queue = job.queue
     job.finish(Failure(crashes.poison_error(job)))
     adopt(job)
-    if queue is not None:
-        queue.parked.add(job)
+    crashes.park(job)
 
 
 def _runs_again(job: Any) -> bool:

@@ -33,24 +33,29 @@ from zasync.interfaces import (
     NEW,
     PENDING,
     BadStatusError,
+    CancelledError,
     IAgent,
     IJob,
     IQueue,
     IRetryPolicy,
+    ReassignedError,
     TimeoutError,
 )
 from zasync.job import (
     by_hand,
     callables,
+    cancelling,
     crashes,
     interruption,
     progress,
     record,
     relations,
+    renewal,
     retry,
     run,
     values,
 )
+from zasync.job.adapting import plain_job
 from zasync.job.callbacks import Chaining, Extras
 from zasync.job.states import Move
 
@@ -81,6 +86,9 @@ class Job(Chaining, Persistent):
     largest_argument: ClassVar[int | None] = 16 * 2**20
     """Bytes that one argument may take, when the job is put; None: any number."""
 
+    of_one_life: ClassVar[frozenset[str]] = renewal.OF_ONE_LIFE
+    """The stored attributes that `again` leaves out; what a subclass adds is asked for again."""
+
     # What is stored, each with its default, so that only what differs lies in the record.
     _status = NEW
     _parent: Any = None
@@ -91,6 +99,7 @@ class Job(Chaining, Persistent):
     _begin_after: int | None = None
     _begin_by: int | None = None
     _run_limit: int | None = None
+    _timeout: int | None = None
     _deadline: int | None = None  # fixed when first put; later runs do not move it
     _place: Any = None  # where it lies among the waiting, or its key in its agent
     _quota_names: tuple[str, ...] = ()
@@ -116,6 +125,7 @@ class Job(Chaining, Persistent):
     _crash_count = 0
     _crash_limit: int | None = None
     _progress: progress.Line | None = None  # the last line, once its agent has let go of it
+    _cancelled: str | None = None  # why it is to end, until it is known what its run has committed
     _alone = False  # was interrupted once, so it is not committed together with others
 
     _v_args: values.WatchedList | None = None
@@ -382,6 +392,25 @@ class Job(Chaining, Persistent):
         self._run_limit = None if span is None else span // MICROSECOND
 
     @property
+    def timeout(self) -> timedelta | None:
+        """A run that takes longer ends with a TimeoutError; None: however long it takes.
+
+        A coroutine or a Deferred is cancelled.  A thread cannot be ended: it goes on, and commits
+        nothing any more (`zasync.local.is_cancelled` tells it so).
+        """
+        return None if self._timeout is None else timedelta(microseconds=self._timeout)
+
+    @timeout.setter
+    def timeout(self, span: timedelta | None) -> None:
+        if self.status not in (NEW, PENDING):
+            raise BadStatusError(f"timeout of {self!r} can be set while it is new or pending only")
+        if span is not None and not isinstance(span, timedelta):
+            raise TypeError(f"timeout must be a timedelta, not {safe_repr(span)}")
+        if span is not None and span <= timedelta():
+            raise ValueError(f"timeout must be more than nothing: {span!r}")
+        self._timeout = None if span is None else span // MICROSECOND
+
+    @property
     def quota_names(self) -> tuple[str, ...]:
         """The quotas of the queue in which the job needs a place."""
         return self._quota_names
@@ -493,6 +522,12 @@ class Job(Chaining, Persistent):
         """Called before each attempt, in its transaction; an error counts as the job's."""
         return None
 
+    def load_arguments(
+        self, callable: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Called after `setUp`: answers what the callable is really to be called with."""
+        return args, kwargs
+
     def tearDown(self, setup_info: Any) -> None:
         """Called after each attempt's commit or abort with what `setUp` answered."""
 
@@ -523,9 +558,16 @@ class Job(Chaining, Persistent):
         """What `zasync.local.set_progress` noted last in its present, or last, run; or None."""
         return progress.progress_of(self)
 
-    def note_progress(self, text: str) -> None:
+    @property
+    def progress_numbers(self) -> tuple[float, float] | None:
+        """How much was done, and how much there is to do, when `progress` was noted; or None."""
+        return progress.numbers_of(self)
+
+    def note_progress(
+        self, text: str, done: float | None = None, total: float | None = None
+    ) -> None:
         """Keep `text` as the line of progress of this run, without writing the job's record."""
-        progress.note_progress(self, text)
+        progress.note_progress(self, text, progress.checked_numbers(done, total))
 
     def find_extras(self) -> Extras | None:
         """The extras if there are any; until its dispatcher tidies they may lie with its agent."""
@@ -582,6 +624,25 @@ class Job(Chaining, Persistent):
         """End a job that has not begun with a Failure of `e`, and run its callbacks."""
         return by_hand.fail_by_hand(self, TimeoutError() if e is None else e)
 
+    def cancel(self, reason: str | None = None) -> bool:
+        """End the job, whether it waits or runs, with a CancelledError; its callbacks are run.
+
+        False if it has come to its end already.  The caller commits; that conflicts if the job
+        ends at this moment.  A run that is under way commits nothing any more, and frees its
+        quotas at once, but a thread cannot be stopped: see `zasync.local.is_cancelled`.  Jobs that
+        only this one waits for, such as the members of a group, are cancelled too.  ValueError in
+        the job's own code, for one that lies in no queue and has callbacks, and for a callback
+        that may never be chosen.
+        """
+        return cancelling.cancel(self, reason)
+
+    def again(self) -> Any:
+        """A NEW job with the same call and options, to be put; it has no callbacks.
+
+        Of a callback it is one with the result that the callback was to get.
+        """
+        return renewal.again(self)
+
     @run.commits_by_itself
     def handleInterrupt(self) -> None:
         """Ask the policy what to do with a job whose dispatcher died, do it, and commit."""
@@ -637,12 +698,24 @@ class Job(Chaining, Persistent):
     def wait_for(self, inner: Any) -> None:
         """Stay ACTIVE with the job `inner` as the result until that one has ended."""
         self._result = inner
-        inner.addCallback(self.take_inner_result).addCallback(self.continue_callbacks)
+        told = inner.addCallback(plain_job(self.take_inner_result))
+        told.addCallback(plain_job(self.continue_callbacks))
 
     def place_inner(self, inner: Any) -> None:
         """See to it that the job `inner`, which was returned, will be run: put it if nobody did."""
         if inner.status == NEW and inner.parent is None and self.queue is not None:
             self.queue.put(inner)
+
+    def loss_of(self, token: int | None) -> ReassignedError | None:
+        """The error that says that the attempt `token` has lost this job; None if it has not."""
+        return None if self._status == ACTIVE and self._token == token else self.loss()
+
+    def loss(self) -> ReassignedError:
+        """The error that says that this job was taken away from a run, or cancelled."""
+        error = ReassignedError(f"{self!r} is no longer this run's")
+        ended = self.failed and self._result.check(CancelledError, TimeoutError)
+        error.cancelled = bool(ended) or self._cancelled is not None
+        return error
 
     def complete(self) -> None:
         """The callbacks are done."""
@@ -656,15 +729,27 @@ class Job(Chaining, Persistent):
             return self._result
         return None
 
+    def performed_for_it(self) -> list[Any]:
+        """The jobs whose end this one waits for."""
+        return [] if self.awaited is None else [self.awaited]
+
     @property
     def failed(self) -> bool:
         """Whether the result is a Failure."""
         return isinstance(self._result, Failure)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the result is a CancelledError."""
+        return self.failed and bool(self._result.check(CancelledError))
+
     def report_end(self) -> None:
         """Log how the job ended."""
         if not self.failed:
             events.job_succeeded(self)
+            return
+        if self.cancelled:
+            events.job_cancelled(self, self._result)
             return
         level = self._failure_log_level
         if level is None:

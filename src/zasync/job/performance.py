@@ -38,7 +38,7 @@ from zasync.job.attempt import (
     settle_failure,
 )
 from zasync.job.bookkeeping import keep_books
-from zasync.job.run import Ending, Host, Outcome, Run, Step
+from zasync.job.run import CommitGuard, Ending, Host, Landing, Outcome, Run, Step
 
 
 def perform(run: Run, first: Step | None = None) -> Outcome:
@@ -217,6 +217,14 @@ def continue_parents(job: Any, host: Host) -> None:
         job, parent = parent, relations.parent_job(parent)
 
 
+def landed(run: Run, value: Any) -> Any:
+    """The result that a coroutine has answered; a Landing makes it in this transaction."""
+    if not isinstance(value, Landing):
+        return value
+    with CommitGuard(run, warns=True):
+        return value()
+
+
 def resume(run: Run, value: Any = None, error: BaseException | None = None) -> Outcome:
     """Settle a suspended run with the value or the error that its awaitable ended with."""
 
@@ -232,11 +240,11 @@ def resume(run: Run, value: Any = None, error: BaseException | None = None) -> O
             attempts.end(run.manager)
             return decide(run, "jobError", Failure(error), attempt)
         try:
-            return settle(run, value, land)
+            return settle(run, landed(run, value), land)
         except (Stopped, ReassignedError):
             raise
         except Exception:
-            return after_error(run)
+            return after_error(run, land if isinstance(value, Landing) else attempt)
 
     outcome = perform(run, land)
     if outcome.ending is Ending.COMPLETED:

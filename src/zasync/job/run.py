@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from zasync import threadlocal
@@ -15,7 +17,6 @@ from zasync.foundation.process import end_forked_child
 from zasync.foundation.reporting import events
 from zasync.interfaces import (
     ACTIVE,
-    ReassignedError,
 )
 from zasync.job import two_databases
 
@@ -30,6 +31,24 @@ class Ending(enum.Enum):
     RESCHEDULED = "the job is to go back to its queue"
     SUPERSEDED = "the job was taken away from this run"
     STOPPED = "the process stops; the job is to be handed back"
+
+
+class Landing:
+    """What a coroutine may answer: its result is that of `function(*args, **kwargs)`.
+
+    That is called in a thread, in the transaction in which the job ends, so what it changes in
+    the database is committed together with the end.  It is called again after a conflict, and
+    must not use up what it was given.  It is never stored.
+    """
+
+    def __init__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        self._call = functools.partial(function, *args, **kwargs)
+
+    def __call__(self) -> Any:
+        return self._call()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Landing is what a coroutine answers, and cannot be stored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +66,9 @@ class Host(Protocol):
 
     def surroundings(self, run: Run) -> threadlocal.Surroundings:
         """What `zasync.local` tells the job."""
+
+    def around(self, job: Any) -> AbstractContextManager[Any]:
+        """What is set up around an attempt at `job`, in its transaction, until that has ended."""
 
     def attach(self, run: Run, awaitable: Any) -> None:
         """Have `run` resumed when the Deferred or coroutine has ended."""
@@ -75,6 +97,7 @@ class Run:
     attempts: int = 0  # so many were to be repeated at once
     in_halves: bool = False  # a commit to other databases than its queue's has begun to end
     of_callback: bool = False  # called with the result of its parent as well
+    timeout: float | None = None  # seconds that what it waits for may take
     seconds: float | None = None  # how long its code ran last, where it returned
     _pauses: Iterator[float] | None = None
 
@@ -105,7 +128,7 @@ class Run:
     def check_owned(self) -> None:
         """ReassignedError if the job was taken away from this run."""
         if not self.owns_job():
-            raise ReassignedError(f"{self.job!r} is no longer this run's")
+            raise self.job.loss()
 
 
 Step = Callable[[Run], "Outcome | Step"]
@@ -153,7 +176,7 @@ class CommitGuard:
             transaction.join(Refusal(RuntimeError("a forked child cannot commit for its parent")))
             return
         if not self.run.owns_job():
-            transaction.join(Refusal(ReassignedError(f"{job!r} is no longer this run's")))
+            transaction.join(Refusal(job.loss()))
             return
         if self.warns:
             job._own_commits += 1

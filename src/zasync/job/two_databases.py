@@ -265,6 +265,15 @@ def note_interruption(job: Any, databases: tuple[str, ...] = ()) -> None:
         job._interrupted = (*job._interrupted, (job._token, tuple(sorted(names))))
 
 
+def may_be_half_committed(job: Any) -> bool:
+    """Whether a run of `job` may have changed other databases, so that `find` must tell."""
+    if job.status != ACTIVE or job.awaited is not None or job._again is not None:
+        return False
+    record = getattr(job.agent, "parent", None)
+    elsewhere = bool(getattr(record, "databases", ())) or _has_others(job._p_jar)
+    return elsewhere or bool(_interruptions(job))
+
+
 def attempts_at(job: Any) -> Any:
     """What names the attempts that `find` looks for."""
     return job._token, job._interrupted

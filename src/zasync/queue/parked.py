@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Stored: the jobs of a queue under which processes died too often, until somebody sees to them.
+"""Stored: the jobs of a queue that ended with a ParkedError, until somebody sees to them.
 
-They have ended, with a PoisonError; being parked is only to be remembered.
+Processes died under them too often (PoisonError), say.  Being parked is only to be remembered.
 """
 
 from __future__ import annotations
@@ -15,40 +15,10 @@ from persistent import Persistent
 
 from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import IParked
-from zasync.job import Payload, record, relations
+from zasync.job import relations
 
 PUT_BACK_AT_ONCE = 100
 SEQUENCE_BITS = 10  # tell those apart that ended in one microsecond
-
-# What belongs to the one life of a job, and not to what was asked for.
-_OF_ONE_LIFE = frozenset(
-    {
-        "_status",
-        "_parent",
-        "_begin_after",
-        "_deadline",
-        "_place",
-        "_quota_hold",
-        "_token",
-        "_again",
-        "_result",
-        "_policy",
-        "_assigner",
-        "_suspension",
-        "_starter",
-        "_active_start",
-        "_active_end",
-        "_callbacks_end",
-        "_extras",
-        "_own_commits",
-        "_interrupted",
-        "_interruption",
-        "_crashes",
-        "_crash_count",
-        "_progress",
-        "_alone",
-    }
-)
 
 
 @zope.interface.implementer(IParked)
@@ -107,7 +77,7 @@ class Parked(Persistent):
         ValueError if the queue does not have its quotas any more.
         """
         key = self._key(job)
-        again = self._queue.put(_like(job))
+        again = self._queue.put(job.again())
         del self._jobs[key]
         self._count -= 1
         return again
@@ -129,19 +99,3 @@ class Parked(Persistent):
         for job in chosen:
             self.put_back(job)
         return len(chosen)
-
-
-def _like(job: Any) -> Any:
-    """A NEW job of the same class with the same call and options as `job`."""
-    kind: Any = type(job)
-    made = kind.__new__(kind)
-    state = record.unpacked(job.__getstate__())
-    made.__setstate__({name: value for name, value in state.items() if name not in _OF_ONE_LIFE})
-    if job._payload is not None:
-        made._payload = Payload(job._payload.target, [], dict(job.kwargs))
-    args = [made if arg is job else arg for arg in job.args]
-    parent = relations.parent_job(job)
-    if parent is not None:
-        args.append(parent.result)
-    made.args = args
-    return made

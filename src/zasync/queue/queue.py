@@ -67,7 +67,7 @@ class Queue(Persistent):
 
     @property
     def parked(self) -> Parked:
-        """The jobs under which processes died too often."""
+        """The jobs that ended with a ParkedError, such as those under which processes died."""
         if self._parked is None:
             self._parked = Parked(self)
         return self._parked

@@ -46,7 +46,7 @@ def sections(path: Path) -> list[Any]:
     except UnicodeDecodeError as error:
         raise BadConfiguration(f"configuration file {path} is not UTF-8 text") from error
     except ZConfig.ConfigurationError as error:
-        raise BadConfiguration(f"{_place(error, path)}: {_words(error)}") from error
+        raise BadConfiguration(f"{place(error, path)}: {words(error)}") from error
     found: list[Any] = config.database
     _refuse_incomplete(found, path)
     return found
@@ -90,6 +90,11 @@ def sqlite_directories(section: Any) -> list[Path]:
     adapters = [getattr(each.config, "adapter", None) for each in _storages(section)]
     directories = [getattr(getattr(each, "config", None), "data_dir", None) for each in adapters]
     return [Path(directory) for directory in directories if directory]
+
+
+def has_file_storage(section: Any) -> bool:
+    """Whether a `<zodb>` section names a FileStorage."""
+    return any(isinstance(each, ZODB.config.FileStorage) for each in _storages(section))
 
 
 class _BoundedClient:
@@ -168,7 +173,7 @@ def _refuse_incomplete(databases: list[Any], path: Path) -> None:
         seen.add(name)
 
 
-def _place(error: ZConfig.ConfigurationError, path: Path) -> str:
+def place(error: ZConfig.ConfigurationError, path: Path) -> str:
     """File and line of an error; it may lie in a file that is included."""
     url = getattr(error, "url", None)
     file = unquote(urlsplit(url).path) if url else ""
@@ -177,5 +182,5 @@ def _place(error: ZConfig.ConfigurationError, path: Path) -> str:
     return f"{path if same else file}{f', line {line}' if line else ''}"
 
 
-def _words(error: ZConfig.ConfigurationError) -> str:
+def words(error: ZConfig.ConfigurationError) -> str:
     return str(error.message).strip().partition("\n")[0]

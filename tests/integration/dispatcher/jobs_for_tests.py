@@ -13,8 +13,10 @@ from typing import Any
 
 import transaction
 import zope.component.hooks
+from BTrees.LOBTree import LOBTree
 from twisted.internet.defer import Deferred
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import ConflictError
 
 import zasync
 from zasync.job import NeverRetry, RetryCommonForever, RetryCommonFourTimes
@@ -277,3 +279,74 @@ class PatientFourTimes(RetryCommonFourTimes):
 
 def patient(job: Any) -> PatientFourTimes:
     return PatientFourTimes(job)
+
+
+def work_until_cancelled(name: str) -> None:
+    gate(f"{name} reached").set()
+    while not zasync.local.is_cancelled():
+        gate("never").wait(0.01)
+    note("cancelled")
+    zasync.local.check_cancelled()
+    note("not reached")
+
+
+async def wait_in_spite_of_all(name: str) -> None:
+    """A coroutine that does not let itself be cancelled."""
+    gate(f"{name} reached").set()
+    while not gate(name).is_set():
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            continue
+
+
+async def ask_in_coroutine(name: str) -> None:
+    gate(f"{name} reached").set()
+    try:
+        while not gate(name).is_set():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        note("cancelled")
+        raise
+    note(zasync.local.is_cancelled())
+
+
+async def wait_for_ever_in(name: str, result: Any) -> None:
+    """The same as a callback."""
+    await wait_for_ever(name)
+
+
+def marks() -> LOBTree:
+    return LOBTree()
+
+
+def tell(number: int, result: Any) -> None:
+    seen.append((number, result))
+
+
+def wait_and_fail(name: str) -> None:
+    wait_at(name)
+    raise ValueError(name)
+
+
+class AgainInAnHour(NeverRetry):
+    def jobError(self, failure: Any, data_cache: Any) -> timedelta:
+        return timedelta(hours=1)
+
+
+def again_in_an_hour(job: Any) -> AgainInAnHour:
+    return AgainInAnHour(job)
+
+
+def wait_and_count_in(name: str, database: str) -> None:
+    wait_at(name)
+    root = zasync.local.getJob()._p_jar.get_connection(database).root()
+    root["count"] = root.get("count", 0) + 1
+
+
+def conflict_first() -> str:
+    """Two attempts, of which the first meets a conflict."""
+    seen.append(())
+    if len(seen) == 1:
+        raise ConflictError
+    return "second time"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -337,3 +338,66 @@ def uses_own_manager() -> bool:
 
     manager = zasync.local.getJob()._p_jar.transaction_manager
     return bool(manager.get() is transaction.get())
+
+
+# What an application sets up around its jobs
+
+
+@pytest.fixture
+def steps() -> list[str]:
+    return []
+
+
+def around(steps: list[str], *, broken: str = "") -> Any:
+    @contextlib.contextmanager
+    def around_job(job: Any) -> Any:
+        if broken == "begin":
+            raise RuntimeError("it cannot be set up")
+        steps.append(f"begin {jobs.seen.count(())}")
+        try:
+            yield
+        finally:
+            steps.append(f"end {job.status}")
+            if broken == "end":
+                raise RuntimeError("it cannot be ended")
+
+    return around_job
+
+
+def test_what_is_around_a_job_begins_with_each_attempt_and_ends_after_its_commit(
+    site: Site, steps: list[str]
+) -> None:
+    with running(site.db, poll_interval=0.05, around_job=around(steps)):
+        job = Job(jobs.conflict_first)
+        callback = job.addCallback(jobs.note)
+        site.put(job)
+        site.completed(job, callback)
+        until(lambda: len(steps) == 6, "the last end")
+    assert steps == [
+        "begin 0",
+        f"end {ACTIVE}",
+        "begin 1",
+        "end callback-status",
+        "begin 2",
+        f"end {COMPLETED}",
+    ]
+
+
+def test_surroundings_that_cannot_be_set_up_are_the_jobs_error(
+    site: Site, steps: list[str]
+) -> None:
+    with running(site.db, poll_interval=0.05, around_job=around(steps, broken="begin")):
+        job = site.put(Job(jobs.note, 1))
+        site.completed(job)
+    assert job.result.check(RuntimeError)
+    assert jobs.seen == []
+
+
+def test_surroundings_that_cannot_be_ended_are_told_and_work_goes_on(
+    site: Site, steps: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(site.db, poll_interval=0.05, around_job=around(steps, broken="end")):
+        job, other = site.put(Job(jobs.note, 1)), site.put(Job(jobs.note, 2))
+        site.completed(job, other)
+    assert (job.result, other.result) == (1, 2)
+    assert "tearDown of" in caplog.text

@@ -42,6 +42,18 @@ LINES: list[tuple[str, tuple[Any, ...], dict[str, int], list[str]]] = [
     ),
     ("job_retried", (JOB, FAILURE), {"trace": INFO}, ["mul(3, 4)", "what went wrong"]),
     ("job_rescheduled", (JOB, MOMENT), {"trace": INFO}, ["mul(3, 4)", "2026-03-01"]),
+    (
+        "job_cancelled",
+        (JOB, FAILURE),
+        {"trace": INFO, "events": INFO},
+        ["mul(3, 4)", "what went wrong"],
+    ),
+    (
+        "expiry_failed",
+        (17, TROUBLE),
+        {"events": ERROR},
+        ["job 17", "what went wrong", "restart"],
+    ),
     ("job_lost", (TEXT, TROUBLE), {"events": ERROR}, ["job 17", "ReassignedError"]),
     (
         "job_in_doubt",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.bench import UUID, Bench
 from tests.support.clocks import StandingClock
-from zasync.interfaces import COMPLETED, PENDING, AbortedError, PoisonError
+from zasync.interfaces import COMPLETED, PENDING, AbortedError, ParkedError, PoisonError
 from zasync.job import Job, NeverRetry, RetryCommonForever, crashes, parallel
 from zasync.queue import Queue
 from zasync.testing.faults import Killed
@@ -561,7 +561,7 @@ def test_a_parked_callback_is_put_back_with_the_result_that_it_was_to_get(
 
 
 def test_states_of_a_life_are_not_copied() -> None:
-    from zasync.queue.parked import _OF_ONE_LIFE
+    from zasync.job.renewal import OF_ONE_LIFE
 
     known = {name for name in vars(Job) if name.startswith("_") and not name.startswith("__")}
     options = {
@@ -576,7 +576,32 @@ def test_states_of_a_life_are_not_copied() -> None:
         "_only_for",
         "_crash_limit",
         "_run_limit",
+        "_timeout",
     }
     stored = {name for name in known if not callable(getattr(Job, name)) and name[1:3] != "v_"}
     stored -= {name for name in stored if name.startswith(("_p_", "_abc"))}
-    assert stored == _OF_ONE_LIFE | options, "say of a new attribute where it belongs"
+    assert stored == OF_ONE_LIFE | options, "say of a new attribute where it belongs"
+
+
+def fail_for_a_person(*args: Any) -> None:
+    raise ParkedError("somebody has to look at it")
+
+
+def test_a_job_that_fails_with_a_parked_error_is_parked(bench: Bench) -> None:
+    job = bench.queue.put(fail_for_a_person)
+    callback = job.addCallback(fail_for_a_person)
+    bench.commit()
+
+    bench.work()
+
+    bench.begin()
+    assert list(bench.queue.parked) == [callback, job]
+    assert job.result.check(ParkedError)
+
+
+def test_one_without_a_queue_just_fails(bench: Bench) -> None:
+    job = bench.connection.root()["alone"] = Job(fail_for_a_person)
+    bench.commit()
+
+    assert job().check(ParkedError)
+    assert not bench.queue.parked

@@ -14,9 +14,11 @@ from persistent import Persistent
 from ZODB.utils import p64
 from zope.interface.verify import verifyObject
 
+import zasync.calls
 import zasync.foundation.containers
 import zasync.job
 import zasync.queue
+import zasync.z3
 from tests.support.bench import Bench
 from tests.support.clocks import StandingClock
 from zasync import agent
@@ -38,6 +40,14 @@ from . import things
 from .things import Counter, Plain, multiply
 
 BIG = "x" * 2000
+STORED_MODULES = [
+    zasync.job,
+    zasync.queue,
+    zasync.calls,
+    zasync.z3,
+    agent,
+    zasync.foundation.containers,
+]
 
 
 # Interfaces and addresses
@@ -63,8 +73,11 @@ def stored_classes(*modules: Any) -> set[str]:
 
 
 def test_stored_classes_have_the_addresses_that_databases_know() -> None:
-    assert stored_classes(zasync.job, zasync.queue, agent, zasync.foundation.containers) == {
+    assert stored_classes(*STORED_MODULES) == {
         "zasync.agent.Agent",
+        "zasync.calls.Bucket",
+        "zasync.calls.Call",
+        "zasync.calls.Calls",
         "zasync.foundation.containers.CompletedCollection",
         "zasync.foundation.containers.Day",
         "zasync.foundation.containers.ReadMapping",
@@ -94,13 +107,14 @@ def test_stored_classes_have_the_addresses_that_databases_know() -> None:
         "zasync.queue.Quota",
         "zasync.queue.Quotas",
         "zasync.queue.Waiting",
+        "zasync.z3.Job",
     }
 
 
 def test_every_stored_class_is_found_at_its_address() -> None:
     import importlib
 
-    for address in stored_classes(zasync.job, zasync.queue, agent, zasync.foundation.containers):
+    for address in stored_classes(*STORED_MODULES):
         module, name = address.rsplit(".", 1)
         assert getattr(importlib.import_module(module), name).__name__ == name
 

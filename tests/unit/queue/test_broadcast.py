@@ -295,3 +295,29 @@ def test_a_broadcast_queue_is_a_queue_like_others(db: Any) -> None:
     install_queue(db, BroadcastQueue())
     with db.transaction() as connection:
         assert IQueue.providedBy(connection.root()[KEY][""])
+
+
+def test_to_cancel_a_broadcast_cancels_the_copies_that_have_not_ended(broadcast: View) -> None:
+    broadcast.dispatcher(FIRST)
+    broadcast.dispatcher(SECOND)
+    job = broadcast.queue.put(Job(operator.mul, 2, 3))
+    perform_one(broadcast, FIRST)
+    copies = job.result.args
+    assert job.cancel("enough")
+    broadcast.commit()
+    perform_all(broadcast, FIRST, SECOND)
+
+    assert (job.status, job.cancelled) == (COMPLETED, True)
+    assert sorted(str(copy.result) for copy in copies)[0] == "6"
+    assert [copy.cancelled for copy in copies].count(True) == 1
+    assert len(broadcast.queue) == 0
+
+
+def test_a_broadcast_that_is_asked_for_again_is_performed_by_all_again(broadcast: View) -> None:
+    broadcast.dispatcher(FIRST)
+    broadcast.dispatcher(SECOND)
+    job = broadcast.queue.put(Job(operator.mul, 2, 3))
+    perform_all(broadcast, FIRST, SECOND)
+    again = broadcast.queue.put(job.again())
+    perform_all(broadcast, FIRST, SECOND)
+    assert again.result == {FIRST: 6, SECOND: 6} == job.result
