@@ -2,28 +2,27 @@
 """Which UUID a worker has: the same one at each start, and never that of another worker.
 
 A stable UUID lets a worker that was killed recover its own jobs as soon as it is started again,
-and keeps the list of dispatchers short.  So each database has a directory with numbered files
-("slots"), and a worker takes the first that no other process has locked.  The system takes the
-lock away however the process ends.
+and keeps the list of dispatchers short.  So each database has a directory of slots
+(`zasync.dispatcher.slots`), of which a worker takes the first that is free.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import os
 import socket
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 import zc.lockfile  # type: ignore[import-untyped]
 
 from zasync import instanceuuid
 from zasync.cli.errors import IdentityTaken
+from zasync.dispatcher.slots import Lock, free_slot
 from zasync.foundation import clock
 from zasync.instanceuuid import InstanceUUID
 from zasync.storage import file_storage_path, is_file_storage
@@ -32,26 +31,6 @@ FILE = "ZASYNC_UUID"  # names the file itself, as for any instance
 DIRECTORY = "ZASYNC_STATE"  # names the directory of the slots
 
 log = logging.getLogger("zasync.events")
-
-
-class Lock(zc.lockfile.LockFile):
-    """A lock that ends with this process, though a job may have forked one that lives on.
-
-    LockError if another process has it.
-    """
-
-    _fp: IO[str] | None
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._let_go)
-
-    def _let_go(self) -> None:
-        # To close the lock would take it from the process that we are a fork of, too.
-        if self._fp is not None:
-            self._fp.close()
-            self._fp = None
 
 
 @contextmanager
@@ -68,7 +47,7 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
             yield instanceuuid.get()
         return
     try:
-        path, lock = _free_slot(state_directory(uri))
+        path, lock = free_slot(state_directory(uri))
     except OSError as error:
         log.warning(
             "no UUID of a worker can be kept in %s (%s); this one works under a new UUID, so jobs"
@@ -82,9 +61,7 @@ def worker_uuid(uri: str) -> Iterator[InstanceUUID]:
         yield InstanceUUID(int=clock.current().uuid4().int)
         return
     try:
-        with _variable(FILE, path):  # not longer, or what a job starts would have our UUID too
-            uuid = instanceuuid.get()
-        yield uuid
+        yield instanceuuid.get(str(path))
     finally:
         lock.close()
 
@@ -144,15 +121,3 @@ def for_child(environment: MutableMapping[str, str], uri: str, number: int) -> N
             return
     # A child may be given another URI, of a server that serves the file.
     environment[DIRECTORY] = str(state_directory(uri).absolute())
-
-
-def _free_slot(directory: Path) -> tuple[Path, Lock]:
-    """The path of the first slot that no other process has, and the lock on it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        path = directory / f"{number}.uuid"
-        try:
-            return path, Lock(str(path.with_suffix(".lock")))
-        except zc.lockfile.LockError:
-            continue
-    raise AssertionError("numbers do not end")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -16,13 +16,21 @@ from zasync.interfaces import KEY
 from zasync.queue import Queue, Queues
 from zasync.storage import close_database, open_database
 
-db_option = click.option(
-    "--db",
-    "uri",
-    required=True,
-    metavar="URI",
-    help="The database: a path, file://, zeo://, zconfig://FILE#NAME, or RelStorage's schemes.",
-)
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def database_option(*, required: bool) -> Callable[[Command], Command]:
+    """`--db URI`"""
+    return click.option(
+        "--db",
+        "uri",
+        required=required,
+        metavar="URI",
+        help="The database: a path, file://, zeo://, zconfig://FILE#NAME, or RelStorage's schemes.",
+    )
+
+
+db_option = database_option(required=True)
 
 
 class UnknownQueue(CommandError, LookupError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""`zasync parked`: the jobs under which processes died too often, and what becomes of them."""
+"""`zasync parked`: the jobs that a person is to see to, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from zasync.cli.errors import CommandError
+from zasync.cli.errors import CommandError, first_line
 from zasync.cli.opening import connected, db_option, find_queue, look, opened
 from zasync.cli.status import console
 from zasync.foundation import attempts
@@ -34,10 +34,11 @@ Document = dict[str, Any]
 def parked(
     uri: str, queue_name: str | None, as_json: bool, put_back: str | None, discard: int | None
 ) -> None:
-    """Show the parked jobs, newest first, with what is known of each death.
+    """Show the parked jobs, newest first, with why they are parked.
 
     A job is parked when the process in which it ran has died too often (its crash limit, 3 by
-    default).  It has failed; what is put back is a new job with the same call.
+    default), and in Zope when its user is gone.  It has failed; what is put back is a new job with
+    the same call.
     """
     if put_back is not None and discard is not None:
         raise CommandError("a job is put back or discarded, not both")
@@ -136,6 +137,7 @@ def survey(of_queues: list[Any]) -> Iterator[Document]:
             yield document | {
                 "call": repr(job),
                 "parked": job.active_end.isoformat(),
+                "why": first_line(job.result.value),
                 "crashes": [crash | {"at": crash["at"].isoformat()} for crash in job.crashes],
             }
 
@@ -147,6 +149,8 @@ def show(found: list[Document], console: Console) -> None:
     for job in found:
         what = job["call"] or f"cannot be read here: {job['unreadable']}"
         console.print(Text(f"{job['oid']} in queue {job['queue']!r}: {what}"), soft_wrap=True)
+        if not job["crashes"] and "why" in job:
+            console.print(Text(f"    {job['why']}"), soft_wrap=True)
         for crash in job["crashes"]:
             console.print(Text(f"    {_in_words(crash)}"), soft_wrap=True)
 

@@ -24,6 +24,7 @@ from zasync.cli.errors import ExitCode
 from zasync.cli.identity import worker_uuid
 from zasync.cli.signals import Requests
 from zasync.dispatcher import Dispatcher, pop
+from zasync.dispatcher.dispatcher import AroundJob
 from zasync.interfaces import IUUID, IDispatcherActivated
 
 Intervals = tuple[float, float]
@@ -103,6 +104,7 @@ def dispatching(
     poll_interval: float = 5.0,
     grace: float,
     intervals: Intervals | None = None,
+    around_job: AroundJob | None = None,
 ) -> Iterator[Running]:
     """Work the queues of `db`, whose URI says under which UUID; drained at the end of the block.
 
@@ -115,7 +117,12 @@ def dispatching(
         configure.base()
         configure.provide_default_queue()
         dispatcher = Dispatcher(
-            db, poll_interval=poll_interval, uuid=uuid, queue_names=queue_names, grace=grace
+            db,
+            poll_interval=poll_interval,
+            uuid=uuid,
+            queue_names=queue_names,
+            grace=grace,
+            around_job=around_job,
         )
         running = Running(dispatcher, requests)
         running.start()

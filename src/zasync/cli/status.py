@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """`zasync status`: what lies in the queues and who works them.
 
-It reads kept counters only, so it costs the same whatever waits, and it writes nothing.  What it
-finds is one plain document (`survey`); the tables and the JSON are two ways to print that.
+It reads kept counters, and of jobs those only that agents hold, so it costs the same whatever
+waits.  It writes nothing.  What it finds is one plain document (`survey`); the tables and the JSON
+are two ways to print that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from rich.text import Text
 
 from zasync.cli.opening import connected, db_option, look, opened
 from zasync.foundation import clock
-from zasync.interfaces import KEY, IAgent
+from zasync.foundation.errors import why_unreadable
+from zasync.interfaces import COMPLETED, KEY, IAgent
 from zasync.storage import is_file_storage
 from zasync.storage.uri import redacted, with_default
 
@@ -63,7 +65,7 @@ def _queue(name: str, queue: Any) -> Document:
     due = queue.next_due()
     return {
         "name": name,
-        "waiting": len(queue),
+        "waiting": len(queue) + sum(agent["ahead"] for agent in agents),
         "next_due": _iso(due),
         "active": sum(agent["held"] for agent in agents),
         "completed": sum(agent["succeeded"] + agent["failed"] for agent in agents),
@@ -97,13 +99,21 @@ def _dispatcher(record: Any) -> Document:
 
 
 def _agent(name: str, agent: Any) -> Document:
+    """What its jobs do, by their own records: a poll may be yet to come that tidies up."""
+    may_have_begun = agent.may_have_begun()
+    readable = [job for job in agent if why_unreadable(job) is None]
+    ended = {job._p_oid for job in readable if job.status == COMPLETED}
+    ahead = {job._p_oid for job in readable if not may_have_begun(job)}
+    with_place = {job._p_oid for _place, job in agent.held()}
+    failed = sum(job.failed for job in readable if job._p_oid in ended)
     return {
         "name": name,
         "size": agent.size,
-        "running": min(agent.running, agent.size),  # others are claimed and wait for a thread
-        "held": len(agent),  # with those that wait for others
-        "succeeded": agent.completed.succeeded,
-        "failed": agent.completed.failed,
+        "running": min(len(with_place - ended - ahead), agent.size),
+        "held": len(agent) - len(ended) - len(ahead),  # with those that wait for others
+        "ahead": len(ahead),  # claimed, and waiting for a thread
+        "succeeded": agent.completed.succeeded + len(ended) - failed,
+        "failed": agent.completed.failed + failed,
     }
 
 
@@ -120,8 +130,8 @@ def _problems(queue: Document) -> list[str]:
         found.append(f"jobs wait in queue {name!r}, and no agent has a place for any")
     if queue["parked"]:
         found.append(
-            f"{queue['parked']} jobs of queue {name!r} are parked, since processes died under"
-            " them: see zasync parked"
+            f"{queue['parked']} jobs of queue {name!r} are parked, for a person to see to:"
+            " zasync parked"
         )
     for each in queue["dispatchers"]:
         if each["overdue"] and each["state"] == "running":
