@@ -6,6 +6,7 @@ The rest is for tests that want it: a database without queues, and a connection 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,10 @@ from zasync.foundation import clock
 from zasync.testing import fail_points
 
 pytest_plugins = ["tests.support.storages", "tests.support.zeo"]
+
+# What a shell starts in the background ignores SIGINT, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -47,6 +47,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="of faults (by the number of jobs)")
     parser.add_argument("--nodes", type=int, default=4, help="worker processes (4)")
     parser.add_argument("--size", type=int, default=4, help="jobs at once in each (4)")
+    parser.add_argument("--batch", type=int, default=1, help="jobs that share a commit (1: none)")
     parser.add_argument("--clients", type=int, default=2, help="that put jobs (2)")
     parser.add_argument("--drain", type=float, default=180.0, help="seconds until stuck (180)")
     parser.add_argument("--json", type=Path, help="also write the result there")
@@ -93,6 +94,7 @@ class Run:
 
     def _cluster(self, server: Backend) -> Cluster:
         settings = ["--poll", POLL, "--ping", PING, "--death", DEATH, "--size", self.told.size]
+        settings += ["--batch", self.told.batch]
         return Cluster(
             server,
             self.directory,

@@ -55,6 +55,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--uuid", type=UUID)
     parser.add_argument("--queue", action="append", help="a queue to work (all)")
     parser.add_argument("--size", type=int, default=3, help="jobs at once (3)")
+    parser.add_argument("--batch", type=int, default=1, help="jobs committed together (1)")
     parser.add_argument("--poll", type=float, default=0.2, help="seconds (0.2)")
     parser.add_argument("--ping", type=float, default=0.3, help="seconds (0.3)")
     parser.add_argument("--death", type=float, default=1.5, help="seconds (1.5)")
@@ -236,7 +237,7 @@ def _joined(told: argparse.Namespace) -> Callable[[Any], None]:
         record.ping_interval = timedelta(seconds=told.ping)
         record.ping_death_interval = timedelta(seconds=told.death)
         if "main" not in record:
-            record["main"] = Agent(size=told.size)
+            record["main"] = Agent(size=told.size, batch=told.batch)
 
     return joined
 

@@ -51,7 +51,7 @@ def put(name: str, number: int) -> None:
 def put_many(name: str, numbers: Iterable[int]) -> None:
     """In one transaction."""
     numbers = list(numbers)
-    _commit(lambda: _put_all(_queue(), [job_for(name, number) for number in numbers]))
+    _commit(lambda: _queue().put_many([job_for(name, number) for number in numbers]))
 
 
 def fill(name: str, count: int) -> None:
@@ -77,7 +77,7 @@ def _put_others(name: str, numbers: Iterable[int]) -> None:
         if name == "full":
             for job, number in zip(jobs, numbers, strict=True):
                 job.quota_names = (_full_quota(number % work.QUOTAS),)
-        _put_all(_queue(), jobs, **options)
+        _queue().put_many(jobs, **options)
 
     _commit(change)
 
@@ -88,14 +88,6 @@ def _full_quota(number: int) -> str:
     if name not in quotas:
         quotas.create(name, 0)
     return name
-
-
-def _put_all(queue: Any, jobs: list[Job], **options: Any) -> None:
-    if hasattr(queue, "put_many"):
-        queue.put_many(jobs, **options)
-        return
-    for job in jobs:  # until `put_many` is there
-        queue.put(job, **options)
 
 
 def _queue() -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, tables
+from benchmarks import page, plots, tables
 from benchmarks.cases import Case
 from benchmarks.machine import machine, versions, without_paths
 from benchmarks.places import DURABILITY
@@ -89,7 +89,6 @@ def test_our_document_has_the_marks() -> None:
 
 
 def test_the_plots_are_drawn() -> None:
-    plots = pytest.importorskip("benchmarks.plots", reason="only `make bench` needs matplotlib")
     measures = ("drain", "put", "latency", "backlog")
     cases = [Case(measure, amount=1) for measure in measures]
     results = results_of([*cases, Case("drain", "huey", "redis"), Case("drain", work="cpu")])
@@ -103,7 +102,6 @@ def test_the_plots_are_drawn() -> None:
 
 
 def test_a_plot_is_the_same_when_it_is_drawn_again() -> None:
-    plots = pytest.importorskip("benchmarks.plots", reason="only `make bench` needs matplotlib")
     results = results_of([Case("backlog", amount=100)])
 
     assert plots.pictures(results) == plots.pictures(results)

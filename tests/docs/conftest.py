@@ -12,6 +12,7 @@ import zope.component.testing
 
 import zasync.dispatcher
 import zasync.instanceuuid
+from zasync.plugins import registry
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     for variable in zasync.instanceuuid.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(registry, "_registry", registry._Registry())
     zasync.instanceuuid.reset()
     zope.component.testing.setUp()
     yield tmp_path

@@ -6,7 +6,8 @@
 - In a console block each line after `$` is given to the shell, and what it prints must be what
   the page shows (`...` stands for anything).  Servers and workers are left running until the page
   has ended; then they are interrupted, and must end well.
-- Every `localhost:9991` becomes a free port.
+- An ini block whose first line is `# name.ini` is a file, too; another one is not used.
+- Every `localhost:9991` and `localhost:9992` becomes a free port.
 
 What is not run says why: `<!-- skip: next "reason" -->`.
 """
@@ -30,11 +31,13 @@ from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from zasync.foundation import platform
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))  # README has a test of its own
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-LONG_RUNNING = re.compile(r"(runzeo|zasync worker)\b")
+LONG_RUNNING = re.compile(r"(runzeo|zasync worker|pserve)\b")
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 LOG = Path("log.txt")
 SECONDS = 60
@@ -47,8 +50,10 @@ class Page:
         self.path = path
         python = PythonCodeBlockParser(doctest_optionflags=OPTIONS)
         python.codeblock_parser = CodeBlockParser("python", self._python)
-        parsers = [python, CodeBlockParser("console", self._console), SkipParser()]
+        files = CodeBlockParser("ini", self._file)
+        parsers = [python, files, CodeBlockParser("console", self._console), SkipParser()]
         text = path.read_text(encoding="utf-8").replace("localhost:9991", f"localhost:{port}")
+        text = text.replace("localhost:9992", f"localhost:{platform.free_loopback_port()}")
         self.document = Document(text, str(path))
         for parser in parsers:
             for region in parser(self.document):
@@ -82,10 +87,13 @@ class Page:
             self._end_what_runs()
 
     def _python(self, example: Example) -> str | None:
-        name = FILE.match(example.parsed)
-        if name is None:
+        if FILE.match(example.parsed) is None:
             self._evaluate(example)
-        else:
+        return self._file(example)
+
+    def _file(self, example: Example) -> str | None:
+        name = FILE.match(example.parsed)
+        if name is not None:
             Path(name[1]).write_text(example.parsed, encoding="utf-8")
         return None
 

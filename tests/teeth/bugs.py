@@ -441,4 +441,149 @@ BUGS = (
         ),
         ("tests/unit/job/test_calling.py::test_a_job_that_commits_is_warned_about",),
     ),
+    Bug(
+        "user who is gone replaced by nobody",
+        (
+            Edit(
+                "integrations/zope/identity.py",
+                "    user = find(identity.user_id, None)\n",
+                "    user = find(identity.user_id, None) or SpecialUsers.nobody\n    return user\n",
+            ),
+        ),
+        ("tests/integrations/zope/test_identity.py",),
+    ),
+    Bug(
+        "object that is gone replaced by an acquired one of its name",
+        (
+            Edit(
+                "integrations/zope/surroundings.py",
+                "        if path_of(found) == path:\n",
+                "        if path_of(found) != '':\n",
+            ),
+        ),
+        ("tests/integrations/zope/test_identity.py",),
+    ),
+    Bug(
+        "callback run as the user of the job",
+        (
+            Edit(
+                "integrations/zope/job.py",
+                "        identity = self.identity\n        if identity is None:\n",
+                "        identity = getattr(self.parent, 'identity', None) or self.identity\n"
+                "        if identity is None:\n",
+            ),
+        ),
+        ("tests/integrations/zope/test_identity.py",),
+    ),
+    Bug(
+        "objects of a job found without asking whether its user may have them",
+        (
+            Edit(
+                "integrations/zope/surroundings.py",
+                "app.restrictedTraverse if restricted else app.unrestrictedTraverse",
+                "app.unrestrictedTraverse",
+            ),
+        ),
+        ("tests/integrations/zope/test_identity.py",),
+    ),
+    Bug(
+        "call shown to somebody else",
+        (
+            Edit(
+                "integrations/zope/manager.py",
+                "        return is_own or self.may_manage()\n",
+                "        return True\n",
+            ),
+        ),
+        ("tests/integrations/zope/test_call_manager.py",),
+    ),
+    Bug(
+        "form without a token does what it says",
+        (
+            Edit(
+                "integrations/zope/browsers.py",
+                'not _equal(str(token), self._sign("token", key, user))',
+                "False",
+            ),
+        ),
+        ("tests/unit/integrations/zope/test_browsers.py",),
+    ),
+    Bug(
+        "browser believed whatever its cookie says",
+        (
+            Edit(
+                "integrations/zope/browsers.py",
+                '        if key and _equal(signature, self._sign("browser", key)):\n',
+                "        if key:\n",
+            ),
+        ),
+        ("tests/unit/integrations/zope/test_browsers.py",),
+    ),
+    Bug(
+        "any plugin can be asked for in the form",
+        (
+            Edit(
+                "integrations/zope/offers.py",
+                "    if name not in manager.offered:\n",
+                "    if False:\n",
+            ),
+        ),
+        ("tests/unit/integrations/zope/test_offers.py",),
+    ),
+    Bug(
+        "result shown as markup",
+        (
+            Edit(
+                "integrations/zope/pages/templates/status.pt",
+                'tal:content="call/result"',
+                'tal:content="structure call/result"',
+            ),
+        ),
+        ("tests/acceptance/zope/test_hostile_strings.py::test_a_call_is_text_on_all_its_pages",),
+    ),
+    Bug(
+        "cancel that leaves the run its token",
+        (
+            Edit(
+                "job/cancelling.py",
+                "    job._token = None  # or the run that was going on would take this for its own"
+                " end\n",
+                "",
+            ),
+        ),
+        ("tests/unit/job/test_cancelling.py",),
+    ),
+    Bug(
+        "cancel that nobody follows with the callbacks",
+        (
+            Edit(
+                "job/cancelling.py",
+                "        bookkeeping.put_resumption(queue, job.resumeCallbacks)\n",
+                "        pass\n",
+            ),
+        ),
+        ("tests/unit/job/test_cancelling.py",),
+    ),
+    Bug(
+        "cancel that does not look what was committed elsewhere",
+        (
+            Edit(
+                "job/cancelling.py",
+                "    if two_databases.may_be_half_committed(job):\n        _interrupt",
+                "    if False:\n        _interrupt",
+            ),
+        ),
+        ("tests/unit/job/test_cancelling_two_databases.py",),
+    ),
+    Bug(
+        "call that is dropped though its job has not ended",
+        (
+            Edit(
+                "calls/call.py",
+                "        return relations.has_result(job) and job._active_end <= cutoff\n",
+                "        return self._put_at <= cutoff\n",
+            ),
+        ),
+        ("tests/unit/calls/test_calls.py",),
+    ),
 )
