@@ -21,10 +21,12 @@ FULLY_COVERED := \
 	src/zasync/job/renewal.py \
 	src/zasync/dispatcher/cancelling.py \
 	src/zasync/job/progress.py \
+	src/zasync/job/record.py \
 	src/zasync/job/retry.py \
 	src/zasync/job/marker.py \
 	src/zasync/job/carrying.py \
 	src/zasync/job/two_databases.py \
+	src/zasync/queue/memory.py \
 	src/zasync/queue/parked.py \
 	src/zasync/queue/waiting.py \
 	src/zasync/queue/quota.py \
