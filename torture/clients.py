@@ -7,6 +7,7 @@ A client is told one of three things: *ok*; *refused*, when it is sure that noth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import threading
@@ -136,7 +137,9 @@ class Client:
     def close(self) -> None:
         self._stopped.set()
         if self.join(30):
-            close_database(self._db)
+            # A connection that could not be closed when the storage was away cannot be now either.
+            with contextlib.suppress(Exception):
+                close_database(self._db)
 
     def _run(self) -> None:
         begin = time.monotonic()
