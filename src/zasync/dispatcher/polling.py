@@ -55,6 +55,7 @@ class Plan:
     hurried: bool = False  # a hint hastened the poll
     tidied: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
     started: list[tuple[Pool, Tracked, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    members: list[tuple[Tracked, Any]] = dataclasses.field(default_factory=list)
     joined: set[str] = dataclasses.field(default_factory=set)
     recalled: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
     sizes: dict[tuple[str, str], Size] = dataclasses.field(default_factory=dict)
@@ -427,6 +428,8 @@ class Poller:
             code=job.code if joining is not None and joining.may_join(job) else None,
             deadline=job._deadline,
         )
+        if tracked.code is not None:
+            plan.members.append((tracked, job))
         info = {
             "call": job.callable_name,  # with its arguments once a thread has loaded them
             "queue": pool.queue_name,
@@ -440,6 +443,7 @@ class Poller:
             "thread": None,
             "poll id": self.dispatcher.polls.next_key(),
         }
+        tracked.info = info
         plan.started.append((pool, tracked, info))
         return key
 
@@ -454,6 +458,8 @@ class Poller:
         self.joined |= plan.joined
         self.dispatcher.resize_pools(plan.sizes)
         self.dispatcher.hints.watch(plan.bells)
+        for tracked, job in plan.members:
+            tracked.copy = job.copied()
         claimed: dict[Pool, list[Tracked]] = {}
         self.dispatcher.jobs.started({tracked.key: info for _, tracked, info in plan.started})
         for pool, tracked, _info in plan.started:

@@ -19,6 +19,7 @@ import zope.component.hooks
 from zasync.dispatcher.grouping import SHORT, Grouping
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
+from zasync.foundation.ghosts import Copy
 from zasync.foundation.reporting import events
 from zasync.job.run import Ending, Outcome
 
@@ -61,6 +62,8 @@ class Tracked:
     in_stock_since: float = 0.0  # when (monotonic) it was handed to the pool
     recalled: bool = False  # was taken back before any thread had begun it
     code: Any = None  # names its callable, if it may be committed together with others
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)  # what `JobInfos` says of it
+    copy: Copy | None = None  # of its record, which need not be read then
     deadline: int | None = None  # when it must have begun (microseconds since 1970)
 
     def taken(self) -> None:

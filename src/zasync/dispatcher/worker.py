@@ -22,7 +22,7 @@ from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
 from zasync.foundation.errors import Trouble, classify
 from zasync.foundation.failpoints import reach
-from zasync.foundation.ghosts import ghost
+from zasync.foundation.ghosts import ghost, planted
 from zasync.foundation.reporting import events
 from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError, TimeoutError
@@ -130,7 +130,7 @@ class Worker:
         tracked.taken()
         if tracked.is_too_late():
             raise BrokenUp("it comes too late")
-        job = ghost(connection, tracked.key[0].to_bytes(8, "big"), tracked.kind)
+        job = _member(connection, tracked)
         run = Run(job, tracked.token, self)
         self._note_start(tracked, run)
         try:
@@ -172,8 +172,7 @@ class Worker:
 
     def _note_start(self, tracked: Tracked, run: Run) -> None:
         call = run.job.described_later()
-        changes = {"call": call, "thread": tracked.thread, "started": clock.now()}
-        self.infos.update(tracked.key, changes)
+        tracked.info |= {"call": call, "thread": tracked.thread, "started": clock.now()}
 
     def _note(self, tracked: Tracked, run: Run, outcome: Outcome) -> None:
         ended = outcome.ending in (Ending.COMPLETED, Ending.CALLBACKS)
@@ -181,7 +180,7 @@ class Worker:
         if ended:
             changes |= {"failed": outcome.failed, "result": _short(run.job)}
         changes["reassigned"] = outcome.ending is Ending.SUPERSEDED
-        self.infos.update(tracked.key, changes)
+        tracked.info |= changes
 
     # Host
 
@@ -313,6 +312,15 @@ def _fail_too_late(run: Run) -> Outcome:
     """The job was claimed in time, but no thread was free by the moment it had to begin at."""
     error = TimeoutError("the job was not begun by its begin_by")
     return performance.fail(run, Failure(error))
+
+
+def _member(connection: Any, tracked: Tracked) -> Any:
+    """The job, in the present transaction."""
+    oid = tracked.key[0].to_bytes(8, "big")
+    copy, tracked.copy = tracked.copy, None
+    if copy is None:
+        return ghost(connection, oid, tracked.kind)
+    return planted(connection, oid, tracked.kind, copy)
 
 
 def _load(connection: Any, key: Any, kind: type | None = None) -> Any:

@@ -36,6 +36,10 @@ class Clock:
         """The wall time, aware, in UTC."""
         return datetime.now(UTC)
 
+    def micros(self) -> int:
+        """The same in microseconds since 1970."""
+        return to_micros(self.now())
+
     def monotonic(self) -> float:
         """Seconds since some moment, never going back."""
         return time.monotonic()
@@ -57,7 +61,14 @@ class Clock:
         return self.random.getrandbits(62) | 1
 
 
-_current = Clock()
+class _RealClock(Clock):
+    """The same, faster."""
+
+    def micros(self) -> int:
+        return time.time_ns() // 1000
+
+
+_current: Clock = _RealClock()
 _never = threading.Event()
 
 
@@ -105,7 +116,7 @@ def from_micros(micros: int) -> datetime:
 
 def now_micros() -> int:
     """The wall time of the clock in force in microseconds since 1970."""
-    return to_micros(_current.now())
+    return _current.micros()
 
 
 def aware(moment: datetime, name: str) -> datetime:

@@ -257,10 +257,14 @@ def is_awaitable(value: Any) -> bool:
     return inspect.iscoroutine(value) or callable(getattr(value, "addBoth", None))
 
 
+_SUCCEEDED, _FAILED = (Outcome(Ending.COMPLETED, failed=failed) for failed in (False, True))
+
+
 def _finish(job: Any, value: Any) -> Outcome:
     job.finish(value)
-    ending = Ending.CALLBACKS if job.status == CALLBACKS else Ending.COMPLETED
-    return Outcome(ending, failed=job.failed)
+    if job.status == CALLBACKS:
+        return Outcome(Ending.CALLBACKS, failed=job.failed)
+    return _FAILED if job.failed else _SUCCEEDED
 
 
 def _wait_for(job: Any, inner: Any) -> Outcome:

@@ -149,6 +149,8 @@ class Group:
         if self._transaction is not None:
             self._leave()
         attempts.end(self._manager)
+        for run in self.runs:  # what was known of it may not be so any more
+            run.job._p_invalidate()
 
     def _leave(self) -> None:
         self._manager.unregisterSynch(self)

@@ -24,6 +24,7 @@ from persistent import Persistent
 
 from zasync.failure import Failure
 from zasync.foundation import clock
+from zasync.foundation.ghosts import Copy, copied
 from zasync.foundation.reporting import events
 from zasync.foundation.text import REDACTED, looks_secret, persistent_name, safe_repr
 from zasync.interfaces import (
@@ -769,6 +770,18 @@ class Job(Chaining, Persistent):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(record.unpacked(state) if type(state) is tuple else state)
 
+    def copied(self) -> Copy | None:
+        """What is known of it just after its commit, for a run with another connection.
+
+        None if that is more than small values.
+        """
+        state = dict(self.__dict__)
+        if self._p_changed is None:  # it has been forgotten already
+            return None
+        if state.keys() <= _SMALL_PARTS and record.ATOMS.issuperset(map(type, self._args)):
+            return copied(self, state)
+        return None
+
     def __repr__(self) -> str:
         try:
             return self._describe()
@@ -779,7 +792,7 @@ class Job(Chaining, Persistent):
         """Answer a function that answers the repr, and needs nothing of the database for it."""
         args, kwargs = self._args, self._kwargs
         if self._payload is not None or any(
-            type(value) not in _UNCHANGING for value in (*args, *kwargs.values())
+            type(value) not in record.ATOMS for value in (*args, *kwargs.values())
         ):
             text = repr(self)
             return lambda: text
@@ -811,7 +824,13 @@ def _described(
     return f"<{cls.__module__}.{cls.__qualname__} ({place}) ``{name}({', '.join(shown)})``>"
 
 
-_UNCHANGING = frozenset({type(None), bool, int, float, str, bytes})
+_SMALL_PARTS = frozenset(
+    {"_status", "_names", "_args", "_parent", "_place", "_result", "_token", "_assigner"}
+    | {"_begin_after", "_active_start", "_active_end", "_callbacks_end"}
+    | {"_run_limit", "_timeout", "_failure_log_level", "_again", "_suspension"}
+)
+"""Attributes of a job that is about to run and holds nothing but small values and its parent."""
+
 _OF_THE_RUN_BEFORE = frozenset({"_active_end", "_again", "_suspension"})
 _NONE_BY_DEFAULT = frozenset(name for name, value in vars(Job).items() if value is None)
 

@@ -1,62 +1,92 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Stored: how the state of a job lies in its record: as a short tuple with few parts.
+"""Stored: how the state of a job lies in its record: as one string of bytes and what holds it.
 
-A record is written three times in a job's life, and each part of it costs time then.  The status
-and the moments are one string of bytes; what few jobs have is a dict at the end.  States that are
+A record is written three times in a job's life, and ZODB looks at each object in it with a call of
+Python.  So numbers, names and small plain values are one pickle of their own, which needs no look;
+beside it are the reference to the parent and, as a dict, what few jobs have.  States that are
 dicts, as they were before, are read as well.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Any
+import pickle
+from typing import Any, NamedTuple
 
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, NEW, PENDING
 
 STATUSES = (NEW, PENDING, ASSIGNED, ACTIVE, CALLBACKS, COMPLETED)  # their places are stored
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-_NUMBERS = ("_begin_after", "_token", "_active_start", "_active_end", "_callbacks_end")
-_LAYOUT = struct.Struct(">B5q")
-_NONE = -(2**63)
+ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_PROTOCOL = 4  # of the inner pickle: known to all Pythons that read it
+
+
+class Place(NamedTuple):
+    """Where a waiting job lies: the names of its quotas, the tree, the key in it."""
+
+    quota_names: tuple[str, ...]
+    kind: str
+    key: int
+
+
+Place.__module__ = "zasync.queue.waiting"
 
 
 def packed(state: dict[str, Any]) -> tuple[Any, ...]:
     """The state as it is stored; `state` has what differs from the defaults, and is used up."""
     take = state.pop
-    head = _LAYOUT.pack(
+    parent, place = take("_parent", None), take("_place", None)
+    args, result = take("_args", ()), take("_result", None)
+    if not ATOMS.issuperset(map(type, args)):
+        state["_args"], args = args, ()
+    if type(result) not in ATOMS:
+        state["_result"], result = result, None
+    plain: tuple[Any, ...] = (
         _CODES[take("_status", NEW)],
-        take("_begin_after", _NONE),
-        take("_token", _NONE),
-        take("_active_start", _NONE),
-        take("_active_end", _NONE),
-        take("_callbacks_end", _NONE),
-    )
-    main = (
-        head,
+        take("_begin_after", None),
+        take("_token", None),
+        take("_active_start", None),
+        take("_active_end", None),
+        take("_callbacks_end", None),
         take("_names", ()),
-        take("_args", ()),
-        take("_parent", None),
-        take("_place", None),
-        take("_result", None),
+        args,
+        tuple(place) if type(place) is Place else place,
+        result,
     )
-    return (*main, state) if state else main
+    if state:
+        more = {name: value for name, value in state.items() if _is_plain(value)}
+        for name in more:
+            del state[name]
+        plain = (*plain, more)
+    inner = pickle.dumps(plain, _PROTOCOL)
+    return (inner, parent, state) if state else (inner, parent)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is nothing in it that ZODB has to see: no object with an id or a class."""
+    if type(value) is dict:  # such as named arguments
+        return ATOMS.issuperset(map(type, (*value, *value.values())))
+    return type(value) in ATOMS
 
 
 def unpacked(stored: tuple[Any, ...]) -> dict[str, Any]:
     """What `packed` was given, with None where nothing was."""
-    head, names, args, parent, place, result, *rest = stored
-    code, *numbers = _LAYOUT.unpack(head)
+    inner, parent, *rest = stored
+    code, after, token, start, end, callbacks_end, names, args, place, result, *more = pickle.loads(
+        inner
+    )
     state = {
         "_status": STATUSES[code],
+        "_begin_after": after,
+        "_token": token,
+        "_active_start": start,
+        "_active_end": end,
+        "_callbacks_end": callbacks_end,
         "_names": names,
         "_args": args,
         "_parent": parent,
-        "_place": place,
+        "_place": Place(*place) if type(place) is tuple else place,
         "_result": result,
     }
-    for name, number in zip(_NUMBERS, numbers, strict=True):
-        if number != _NONE:
-            state[name] = number
-    if rest:
-        state.update(rest[0])
+    for each in (*more, *rest):
+        state.update(each)
     return state

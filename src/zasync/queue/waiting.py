@@ -25,6 +25,7 @@ from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
 from zasync.foundation import clock
+from zasync.job.record import Place
 
 LANE_BITS = 5
 LANE_MASK = 2**LANE_BITS - 1
@@ -39,16 +40,6 @@ SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one momen
 LARGEST_CHUNK = 64  # entries of a tree that are read at once
 MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
 _SENTINEL = -(2**63)
-
-
-class Place(NamedTuple):
-    """Where a waiting job lies: the names of its quotas, the tree, the key in it."""
-
-    quota_names: tuple[str, ...]
-    kind: str
-    key: int
-
-
 RETURNED, READY, LATER = "returned", "ready", "later"
 
 
