@@ -33,7 +33,7 @@ def copied(found: Any, state: dict[str, Any]) -> Copy:
     return Copy(state, found._p_serial, (parent._p_oid, type(parent)))
 
 
-def planted(connection: Any, oid: bytes, cls: type, copy: Copy) -> Any:
+def planted(connection: Any, oid: bytes, cls: Any, copy: Copy) -> Any:
     """The object `oid` as it was when it was copied, though it may have been changed since.
 
     Then it cannot be committed: the storage has another serial for it.  Until that shows, nothing

@@ -776,8 +776,6 @@ class Job(Chaining, Persistent):
         None if that is more than small values.
         """
         state = dict(self.__dict__)
-        if self._p_changed is None:  # it has been forgotten already
-            return None
         if state.keys() <= _SMALL_PARTS and record.ATOMS.issuperset(map(type, self._args)):
             return copied(self, state)
         return None

@@ -28,9 +28,6 @@ class Place(NamedTuple):
     key: int
 
 
-Place.__module__ = "zasync.queue.waiting"
-
-
 def packed(state: dict[str, Any]) -> tuple[Any, ...]:
     """The state as it is stored; `state` has what differs from the defaults, and is used up."""
     take = state.pop

@@ -15,9 +15,9 @@ from zasync.foundation.errors import why_unreadable
 from zasync.interfaces import IUUID, AbortedError
 from zasync.job import Group, Job, Payload, RetryCommonFourTimes, bookkeeping, record, relations
 from zasync.job.adapting import as_job
+from zasync.job.record import Place
 from zasync.job.states import Move
 from zasync.queue.queue import Queue
-from zasync.queue.waiting import Place
 
 
 class OnlyThere(RetryCommonFourTimes):

@@ -12,7 +12,8 @@ from typing import Any
 from zasync.foundation import clock
 from zasync.foundation.reporting import events
 from zasync.interfaces import UnresolvableError
-from zasync.queue.waiting import LANE_MASK, RETURNED, Place
+from zasync.job.record import Place
+from zasync.queue.waiting import LANE_MASK, RETURNED
 
 REPORTED_AT_MOST = 10_000  # jobs of which is known that they were reported
 LOOK_AGAIN = 5.0  # seconds until code that was not there is looked for again

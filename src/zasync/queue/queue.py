@@ -37,12 +37,13 @@ from zasync.interfaces import (
 )
 from zasync.job import Job, crashes, relations
 from zasync.job.adapting import as_job
+from zasync.job.record import Place
 from zasync.job.states import Move
 from zasync.queue.memory import ClaimMemory, Refusals
 from zasync.queue.parked import Parked
 from zasync.queue.quota import Quotas
 from zasync.queue.registration import Dispatchers
-from zasync.queue.waiting import LATER, LEFT_TO_OTHERS, Entry, Own, Place, Waiting
+from zasync.queue.waiting import LATER, LEFT_TO_OTHERS, Entry, Own, Waiting
 
 Filter = Callable[[Any], Any]
 

@@ -20,7 +20,7 @@ from tests.support.running import Site, running, until
 from tests.support.single import TWO, Single, single
 from zasync import local
 from zasync.agent import Agent
-from zasync.interfaces import ACTIVE, COMPLETED, PENDING, IJob, IRetryPolicy
+from zasync.interfaces import ACTIVE, COMPLETED, NEW, PENDING, IJob, IRetryPolicy
 from zasync.job import Job, NeverRetry, RetryCommonForever, RetryCommonFourTimes
 from zasync.testing.fail_points import armed
 from zasync.testing.faults import FaultyStorage, Killed
@@ -229,6 +229,28 @@ def test_a_member_that_was_taken_away_commits_nothing_and_the_others_do(
     site.manager.begin()
     assert [job.status == COMPLETED for job in made] == [True, True, False, True]
     assert site.root["count"] == 3
+
+
+def test_a_member_that_was_taken_away_before_the_group_began_commits_nothing(
+    site: Site, one: Single
+) -> None:
+    made = put(site, *counting(4))
+    one.poll(ahead=4)
+    site.commit(lambda: one.agent.remove(made[1]))
+    one.work()
+    site.manager.begin()
+    assert [job.status == COMPLETED for job in made] == [True, False, True, True]
+    assert made[1].status == NEW
+    assert site.root["count"] == 3
+
+
+def test_members_are_not_read_again_by_the_thread_that_runs_them(site: Site, one: Single) -> None:
+    made = put(site, *(Job(jobs.note, number) for number in range(8)))
+    one.poll(ahead=8)
+    one.connection.getTransferCounts(True)
+    assert one.work() == 1
+    assert one.connection.getTransferCounts()[0] < 8
+    assert completed(site, made)
 
 
 def test_answers_that_have_to_be_waited_for_are_waited_for(site: Site, one: Single) -> None:
