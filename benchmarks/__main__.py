@@ -196,6 +196,8 @@ def _report(results: Results, out: Path) -> None:
         console = Console(width=150)
     for table in (page.about(results), *tables.tables(results)):
         console.print(_rich(table))
+        if table.note:
+            console.print(f"  {table.note}\n")
     verdicts = [each.verdict for each in checks(results)]
     counts = {each: verdicts.count(each) for each in ("met", "not met", "not measured")}
     console.print("targets: " + ", ".join(f"{count} {each}" for each, count in counts.items()))

@@ -219,6 +219,15 @@ def raw(case: Case, bench: Bench) -> Figures:
             return {"rate": sum(each.end()["rate"] for each in workers)}
 
 
+def floor(case: Case, bench: Bench) -> Figures:
+    """Jobs per second, put and performed by the smallest queue that ZODB allows."""
+    with bench.places.place(case.storage) as place, bench.places.scratch() as scratch:
+        tally.Tally.create(scratch / "tally")
+        env = environment(place, scratch / "tally")
+        answer: Figures = ask("benchmarks.floor", bench.seconds, env=env)
+        return answer
+
+
 def cost(case: Case, bench: Bench) -> Figures:
     """Commits, records and bytes of a plain job: counted, the same on every machine."""
     return _alone(bench, "benchmarks.counting", BATCH if case.mode == "batch" else 0)
@@ -277,6 +286,7 @@ def _alone(bench: Bench, module: str, *words: object) -> Figures:
 
 _MEASURES = {
     "raw": raw,
+    "floor": floor,
     "put": put,
     "drain": drain,
     "latency": latency,

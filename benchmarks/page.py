@@ -66,7 +66,10 @@ def _html_table(table: Table) -> str:
     for row in table.rows:
         cells = "".join(_cell("td", text, index >= table.words) for index, text in enumerate(row))
         lines.append(f"<tr>{cells}</tr>")
-    return "\n".join([*lines, "</table>"])
+    lines.append("</table>")
+    if table.note:
+        lines.append(f"<p>{html.escape(table.note)}</p>")
+    return "\n".join(lines)
 
 
 def _cell(tag: str, text: str, figure: bool) -> str:
@@ -81,7 +84,7 @@ def as_document(run: Results, pictures: dict[str, str], folder: str) -> str:
     """The part of the documentation that has figures; `folder` is where the pictures are."""
     parts = [f"Made by `{run.command}`."]
     for table in (about(run), *tables.tables(run)):
-        parts += [f"### {table.title}", as_markdown(table)]
+        parts += [f"### {table.title}", as_markdown(table), *filter(None, [table.note])]
         name = _PICTURE_OF.get(table.title.partition(",")[0])
         if name in pictures:
             parts.append(f"![{table.title}]({folder}/{name}.svg)")

@@ -149,13 +149,14 @@ def _is_first(name: str) -> bool:
 
 
 def _with_yardsticks(drains: Sequence[Case]) -> list[Case]:
-    """Raw commits, and puts, of each storage just before what is compared with them."""
+    """Yardsticks, and puts, of each storage just before what is compared with them."""
     made: list[Case] = []
     seen: set[str] = set()
     for case in drains:
         if case.storage in STORAGES and case.storage not in seen:
             seen.add(case.storage)
             made.append(Case("raw", "ZODB", case.storage))
+            made.append(Case("floor", "ZODB", case.storage))
             made.append(Case("put", storage=case.storage, amount=1))
         made.append(case)
     return made

@@ -22,8 +22,13 @@ from benchmarks.tables import NAMES, WORKS, label, mode_name
 
 # The identifiers and the date in the file would differ each time.
 SETTINGS: dict[str, Any] = {"svg.hashsalt": "zasync", "svg.fonttype": "none", "font.size": 9}
-OURS, DURABLE, LOOSE = "#0b6e99", "#7a8b99", "#d8b365"
-_LEGEND = ((OURS, "zasync"), (DURABLE, "others, fsync"), (LOOSE, "others, less durable"))
+OURS, DURABLE, LOOSE, YARDSTICK = "#0b6e99", "#7a8b99", "#d8b365", "#9fc6d6"
+_LEGEND = (
+    (OURS, "zasync"),
+    (YARDSTICK, "what ZODB allows, fsync"),
+    (DURABLE, "others, fsync"),
+    (LOOSE, "others, less durable"),
+)
 
 Bar = tuple[Case, str, Summary]
 
@@ -34,6 +39,7 @@ def pictures(run: Results) -> dict[str, str]:
         "drain": _drain,
         "work": _work,
         "put": _put,
+        "put-many": _put_many,
         "latency": _latency,
         "cpu": _cpu,
         "backlog": _backlog,
@@ -49,6 +55,7 @@ def pictures(run: Results) -> dict[str, str]:
 
 def _drain(run: Results) -> Any:
     bars = _of(run, "drain", "rate", lambda case: case.work == "no_op")
+    bars += _of(run, "floor", "drain_rate", lambda case: True)
     return _bars(bars, "Drain of no-op jobs", "jobs a second")
 
 
@@ -56,6 +63,12 @@ def _put(run: Results) -> Any:
     bars = _of(run, "put", "rate", lambda case: case.amount == 1)
     raw = _of(run, "raw", "rate", lambda case: case.processes == 1)
     return _bars(bars + raw, "Put, one per transaction, and raw commits", "a second")
+
+
+def _put_many(run: Results) -> Any:
+    bars = _of(run, "put", "rate", lambda case: case.amount > 1)
+    bars += _of(run, "floor", "put_rate", lambda case: True)
+    return _bars(bars, "Put, 100 at once", "a second")
 
 
 def _latency(run: Results) -> Any:
@@ -157,6 +170,8 @@ def _name(case: Case) -> str:
 def _colour(case: Case) -> str:
     if case.subject == "zasync":
         return OURS
+    if case.subject == "ZODB":
+        return YARDSTICK
     return DURABLE if DURABILITY[case.storage] == FSYNC else LOOSE
 
 

@@ -76,7 +76,10 @@ def run(
 
 def told(figures: Figures) -> str:
     """The figure that a person looks for first."""
-    for name, unit in (("rate", "/s"), ("median_ms", " ms"), ("seconds", " s")):
+    for name, unit in _FIRST:
         if name in figures:
-            return f"{figures[name]:,.{0 if name == 'rate' else 2}f}{unit}"
+            return f"{figures[name]:,.{0 if unit == '/s' else 2}f}{unit}"
     return ", ".join(f"{name} {value:,.2f}" for name, value in list(figures.items())[:4])
+
+
+_FIRST = (("rate", "/s"), ("drain_rate", "/s"), ("median_ms", " ms"), ("seconds", " s"))

@@ -10,16 +10,23 @@ from benchmarks.figures import Summary
 from benchmarks.results import Results
 from benchmarks.work import OTHERS
 
-# The ancestor runs on Python 2.7 only, so these are its best figures from a run of its own.
-ANCESTOR_COMMITS = 3570  # tiny FileStorage transactions a second on the machine of that run
+# The machine for which the absolute rates were set: what its FileStorage committed, and what the
+# prototypes of a queue, in the shape of `floor.py`, reached there with two commits per 100 jobs.
+REFERENCE_COMMITS = 3570  # tiny transactions a second
+REFERENCE_DRAIN = {"filestorage": 20_600, "zeo": 6_470, "postgresql": 6_990}  # jobs a second
+REFERENCE_PUT = 57_400  # jobs a second, 100 per transaction
+
+# The ancestor runs on Python 2.7 only, so these are its best figures from a run of its own on that
+# machine.
 ANCESTOR_BEST, ANCESTOR_50000 = 262.0, 3.7  # jobs a second
 ANCESTOR_LATENCY = 2870.0  # ms, its defaults
 
 AT_LEAST, AT_MOST = "≥", "≤"
 
-RAW = "raw/ZODB/filestorage"
+RAW, FLOOR = "raw/ZODB/filestorage", "floor/ZODB/filestorage"
+SMALLEST = "to the smallest possible queue"  # of `floor.py`
 FILE, FILE_BATCH = "drain/zasync/filestorage/no-op/default", "drain/zasync/filestorage/no-op/batch"
-ZEO, ZEO_BATCH = "drain/zasync/zeo/no-op/default", "drain/zasync/zeo/no-op/batch"
+ZEO = "drain/zasync/zeo/no-op/default"
 POSTGRESQL_BATCH = "drain/zasync/postgresql/no-op/batch"
 PROCRASTINATE = "drain/procrastinate/peer-postgresql/no-op/default"
 CELERY = "drain/celery/redis/no-op/default"
@@ -38,6 +45,11 @@ class Check:
     bound: float
     unit: str  # "/s", "ms", "MB", "x" for a ratio ...
     found: Summary | None
+
+    @property
+    def is_of_the_machine(self) -> bool:
+        """Whether a faster machine meets it more easily."""
+        return self.unit in ("/s", "ms")
 
     @property
     def met(self) -> bool | None:
@@ -79,7 +91,7 @@ def _rates(run: Results) -> Iterator[Check]:
     yield Check(f"{best}: to Procrastinate (10)", AT_LEAST, 2, "x", run.ratio(FILE, PROCRASTINATE))
     yield Check(f"{best}: to Celery (prefork 2)", AT_LEAST, 1.2, "x", run.ratio(FILE, CELERY))
     group = "drain, group settle"
-    yield Check(f"{group}, FileStorage", AT_LEAST, 10_000, "/s", run.summary(FILE_BATCH))
+    yield from _absolute(run, f"{group}, FileStorage", "filestorage", 10_000)
     yield Check(
         f"{group}, FileStorage: to Dramatiq (2 x 8)",
         AT_LEAST,
@@ -90,8 +102,8 @@ def _rates(run: Results) -> Iterator[Check]:
     yield Check(
         f"{group}, FileStorage: to Huey (Redis)", AT_LEAST, 3.5, "x", run.ratio(FILE_BATCH, HUEY)
     )
-    yield Check(f"{group}, ZEO", AT_LEAST, 2_500, "/s", run.summary(ZEO_BATCH))
-    yield Check(f"{group}, PostgreSQL", AT_LEAST, 2_500, "/s", run.summary(POSTGRESQL_BATCH))
+    yield from _absolute(run, f"{group}, ZEO", "zeo", 2_500)
+    yield from _absolute(run, f"{group}, PostgreSQL", "postgresql", 2_500)
     yield Check(
         f"{group}, PostgreSQL: to Procrastinate (10)",
         AT_LEAST,
@@ -113,6 +125,19 @@ def _rates(run: Results) -> Iterator[Check]:
     )
 
 
+def _absolute(run: Results, what: str, storage: str, rate: int) -> Iterator[Check]:
+    """A rate of group settle, and the part of what is possible that it meant where it was set."""
+    key = f"drain/zasync/{storage}/no-op/batch"
+    yield Check(what, AT_LEAST, rate, "/s", run.summary(key))
+    yield Check(
+        f"{what}: {SMALLEST}",
+        AT_LEAST,
+        rate / REFERENCE_DRAIN[storage],
+        "x",
+        run.ratio(key, f"floor/ZODB/{storage}", "rate", "drain_rate"),
+    )
+
+
 def _puts(run: Results) -> Iterator[Check]:
     put = "put/zasync/filestorage"
     yield Check(
@@ -122,8 +147,14 @@ def _puts(run: Results) -> Iterator[Check]:
         "x",
         run.ratio(f"{put}/1", RAW),
     )
+    what, rate = "put, 100 per transaction, FileStorage", 25_000
+    yield Check(what, AT_LEAST, rate, "/s", run.summary(f"{put}/100"))
     yield Check(
-        "put, 100 per transaction, FileStorage", AT_LEAST, 25_000, "/s", run.summary(f"{put}/100")
+        f"{what}: {SMALLEST}",
+        AT_LEAST,
+        rate / REFERENCE_PUT,
+        "x",
+        run.ratio(f"{put}/100", FLOOR, "rate", "put_rate"),
     )
 
 
@@ -194,13 +225,31 @@ def _lean(run: Results) -> Iterator[Check]:
     )
 
 
+def speed(run: Results) -> str:
+    """How fast this machine is, to the one of the absolute targets; "" if it was not measured."""
+    found = (
+        ("raw commits", run.summary(RAW), REFERENCE_COMMITS),
+        (
+            "jobs by the smallest possible queue",
+            run.summary(FLOOR, "drain_rate"),
+            REFERENCE_DRAIN["filestorage"],
+        ),
+    )
+    said = [
+        f"{rate.median:,.0f} of {there:,} {what} a second ({rate.median / there:.2f}x)"
+        for what, rate, there in found
+        if rate is not None
+    ]
+    return ", ".join(said)
+
+
 def _idle(run: Results) -> Summary | None:
     return run.summary("idle/zasync/filestorage", "cpu_percent")
 
 
 def _to_ancestor(run: Results, key: str, rate: float) -> Summary | None:
     """Both relative to what the machine of their run commits."""
-    return _times(run.ratio(key, RAW), ANCESTOR_COMMITS / rate)
+    return _times(run.ratio(key, RAW), REFERENCE_COMMITS / rate)
 
 
 def _times(found: Summary | None, factor: float) -> Summary | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from persistent import Persistent
@@ -76,6 +77,17 @@ class Counter(Persistent):
     """An object that all jobs change."""
 
     value = 0
+
+
+class Record(Persistent):
+    """A job of the smallest queue that ZODB allows (`floor.py`)."""
+
+    status = "waiting"
+    result: Any = None
+
+    def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
+        self.function = function
+        self.arguments = arguments
 
 
 def write_ten(item: Item, number: int) -> int:

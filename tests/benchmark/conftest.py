@@ -14,6 +14,7 @@ from benchmarks.results import Results
 
 FIGURES = (
     *("rate", "cpu_ms", "server_cpu_ms", "rss_mb", "pss_mb", "conflicts", "commits", "reruns"),
+    *("drain_rate", "drain_cpu_ms", "put_rate", "put_cpu_ms"),
     *("median_ms", "p99_ms", "jobs", "records", "bytes", "cpu_percent", "seconds", "threads"),
 )
 

@@ -12,7 +12,7 @@ from benchmarks import plan
 from benchmarks.cases import Case
 from benchmarks.figures import Summary, percentile, summary
 from benchmarks.results import Results
-from benchmarks.targets import AT_LEAST, AT_MOST, Check, checks, written
+from benchmarks.targets import AT_LEAST, AT_MOST, Check, checks, speed, written
 from tests.benchmark.conftest import results_of
 
 OURS = Case("drain")
@@ -126,6 +126,53 @@ def test_targets_are_computed_from_the_figures() -> None:
     first = checks(results)[0]
 
     assert (first.target, first.value, first.verdict) == ("≥ 0.43x", "0.50x", "met")
+
+
+def test_an_absolute_rate_stands_beside_its_part_of_the_smallest_possible_queue() -> None:
+    results = Results()
+    results.add(Case("drain", mode="batch"), 1, {"rate": 6000.0})
+    results.add(Case("floor", "ZODB"), 1, {"drain_rate": 10_000.0, "put_rate": 30_000.0})
+    results.add(Case("put", amount=100), 1, {"rate": 12_000.0})
+
+    by_name = {check.what: check for check in checks(results)}
+    drain, put = "drain, group settle, FileStorage", "put, 100 per transaction, FileStorage"
+    part = ": to the smallest possible queue"
+
+    assert [(by_name[name].value, by_name[name].verdict) for name in (drain, drain + part)] == [
+        ("6,000/s", "not met"),
+        ("0.60x", "met"),
+    ]
+    assert [(by_name[name].value, by_name[name].verdict) for name in (put, put + part)] == [
+        ("12,000/s", "not met"),
+        ("0.40x", "not met"),
+    ]
+
+
+def test_the_parts_are_those_that_the_targets_meant_where_they_were_set() -> None:
+    bounds = [
+        round(check.bound, 3)
+        for check in checks(Results())
+        if check.what.endswith("to the smallest possible queue")
+    ]
+
+    assert bounds == [0.485, 0.386, 0.358, 0.436]
+
+
+def test_only_rates_and_times_are_easier_on_a_faster_machine() -> None:
+    marked = {check.unit for check in checks(Results()) if check.is_of_the_machine}
+
+    assert marked == {"/s", "ms"}
+
+
+def test_this_machine_is_set_in_relation_to_that_of_the_targets() -> None:
+    results = Results()
+    assert speed(results) == ""
+
+    results.add(Case("raw", "ZODB"), 1, {"rate": 1785.0})
+    assert speed(results) == "1,785 of 3,570 raw commits a second (0.50x)"
+
+    results.add(Case("floor", "ZODB"), 1, {"drain_rate": 10_300.0})
+    assert "10,300 of 20,600 jobs by the smallest possible queue a second (0.50x)" in speed(results)
 
 
 def test_figures_are_written_as_a_person_reads_them() -> None:

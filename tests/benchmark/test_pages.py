@@ -10,7 +10,7 @@ import pytest
 from benchmarks import page, plots, tables
 from benchmarks.cases import Case
 from benchmarks.machine import machine, versions, without_paths
-from benchmarks.places import DURABILITY
+from benchmarks.places import DURABILITY, STORAGES
 from benchmarks.results import Results
 from tests.benchmark.conftest import results_of
 from tests.docs.pages import ROOT
@@ -31,6 +31,23 @@ def test_the_durability_stands_beside_each_rate(results: Results) -> None:
         for table in tables.tables(results)
         if table.title.startswith(("Drain", "Put", "zasync's drain"))
     )
+
+
+def test_the_smallest_possible_queue_stands_among_drains_and_puts(results: Results) -> None:
+    names = [row[0] for row in tables.drains(results, "no_op").rows]
+    puts = [row[:2] for row in tables.puts(results).rows]
+
+    assert names.count("smallest possible queue") == len(STORAGES)
+    assert puts.count(("smallest possible queue", "100")) == len(STORAGES)
+
+
+def test_targets_that_depend_on_the_machine_are_marked_and_explained(results: Results) -> None:
+    table = tables.targets(results)
+
+    assert ("≥ 10,000/s †", "not met") in [(row[1], row[3]) for row in table.rows]
+    assert "† easier on a faster machine" in table.note
+    assert table.note in page.as_document(results, {}, "performance")
+    assert table.note in page.as_html(results, {})
 
 
 def test_the_fastest_stands_first() -> None:
@@ -91,13 +108,15 @@ def test_our_document_has_the_marks() -> None:
 def test_the_plots_are_drawn() -> None:
     measures = ("drain", "put", "latency", "backlog")
     cases = [Case(measure, amount=1) for measure in measures]
+    cases += [Case("put", amount=100), Case("floor", "ZODB")]
     results = results_of([*cases, Case("drain", "huey", "redis"), Case("drain", work="cpu")])
 
     drawn = plots.pictures(results)
 
-    assert set(drawn) == {"drain", "work", "put", "latency", "cpu", "backlog"}
+    assert set(drawn) == {"drain", "work", "put", "put-many", "latency", "cpu", "backlog"}
     assert all(svg.startswith("<svg") for svg in drawn.values())
     assert "Huey (4 threads)" in drawn["drain"]
+    assert "smallest possible queue, FileStorage" in drawn["drain"]
     assert plots.pictures(Results()) == {}
 
 

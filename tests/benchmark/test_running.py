@@ -48,6 +48,17 @@ def test_a_case_is_measured_by_real_processes(case: Case) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("storage", ["filestorage", "zeo"])
+def test_the_smallest_possible_queue_puts_and_drains(storage: str) -> None:
+    with Places() as there:
+        figures = measure(Case("floor", "ZODB", storage), Bench(there, TINY))
+
+    assert figures["put_rate"] > 0
+    assert figures["drain_rate"] > 0
+    assert figures["commits"] == 0.02
+
+
+@pytest.mark.process
 def test_a_latency_is_measured_in_one_process() -> None:
     with Places() as there:
         figures = measure(Case("latency", amount=0.01), Bench(there, TINY))
