@@ -21,7 +21,7 @@ from benchmarks import page, plan, tables
 from benchmarks.cases import Selection
 from benchmarks.machine import REVISION, machine, versions
 from benchmarks.results import Results
-from benchmarks.running import run
+from benchmarks.running import estimate, lacking, run
 from benchmarks.subjects import SUBJECTS
 from benchmarks.targets import checks
 
@@ -139,10 +139,18 @@ def _measured(
             results.measured.pop(case.key, None)
     results.kind, results.seconds = name, seconds
     results.rounds = max(rounds, results.rounds)
-    results.command = results.command or _command()
+    results.command = _command_of_all(results.command, _command(), name)
     results.begun = results.begun or datetime.now(UTC).date().isoformat()
     if not results.machine:
         results.machine, results.versions = now
+    results.versions[REVISION] = _revisions(results.versions[REVISION], now[1][REVISION])
+    todo = lacking(cases, results, rounds)
+    about = estimate(todo, results, seconds)
+    click.echo(
+        f"{len(todo)} measures, about {about:.0f} minutes; none is begun after {minutes:g}"
+        + (", --resume goes on" if about > minutes else ""),
+        err=True,
+    )
     run(
         cases,
         results,
@@ -162,10 +170,23 @@ def _known(versions: dict[str, str]) -> dict[str, str]:
 def _command() -> str:
     """How we were called, without what is only of this machine or of this call."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--again")]
-    while "--out" in words:
-        at = words.index("--out")
-        del words[at : at + 2]
+    for option in ("--out", "--minutes"):
+        while option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     return shlex.join(["python", "-m", "benchmarks", *words])
+
+
+def _command_of_all(before: str, now: str, kind: str) -> str:
+    """The command of what was measured before and of what is measured now."""
+    if before in ("", now):
+        return now
+    return "python -m benchmarks run" + (" --full" if kind == "full" else "") + page.IN_PIECES
+
+
+def _revisions(before: str, now: str) -> str:
+    """All that were measured, for a run in pieces."""
+    return before if now in before.split(", ") else f"{before}, {now}"
 
 
 def _path(out: Path, full: bool) -> Path:

@@ -11,6 +11,7 @@ from benchmarks.results import Results
 from benchmarks.tables import Table, as_markdown
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+IN_PIECES = ", in pieces"  # behind the command of results that several runs have made
 _STYLE = """\
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 82rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff }
@@ -82,16 +83,25 @@ def _cell(tag: str, text: str, figure: bool) -> str:
 
 def as_document(run: Results, pictures: dict[str, str], folder: str) -> str:
     """The part of the documentation that has figures; `folder` is where the pictures are."""
-    parts = [f"Made by `{run.command}`."]
+    command = run.command.removesuffix(IN_PIECES)
+    parts = [f"Made by `{command}`{run.command.removeprefix(command)}."]
     for table in (about(run), *tables.tables(run)):
         parts += [f"### {table.title}", as_markdown(table), *filter(None, [table.note])]
-        name = _PICTURE_OF.get(table.title.partition(",")[0])
-        if name in pictures:
-            parts.append(f"![{table.title}]({folder}/{name}.svg)")
+        parts += [
+            f"![{table.title}]({folder}/{name}.svg)"
+            for title, name in _PICTURE_OF.items()
+            if table.title.startswith(title) and name in pictures
+        ]
     return "\n\n".join(parts)
 
 
-_PICTURE_OF = {"Drain": "drain", "Put to start": "latency", "Backlog": "backlog"}
+_PICTURE_OF = {
+    "Drain, no-op": "drain",
+    "Drain, other": "work",
+    "Put, and": "put",
+    "Put to start": "latency",
+    "Backlog": "backlog",
+}
 
 
 def rewrite(page: Path, run: Results, pictures: dict[str, str]) -> None:

@@ -124,6 +124,27 @@ def rounds(cases: Sequence[Case], number: int) -> list[list[Case]]:
     return made
 
 
+def guessed(case: Case, seconds: float) -> float:
+    """About how many seconds it takes to measure `case`, where that has not been done yet."""
+    begin, jobs = 1.0, 150 * seconds
+    match case.measure:
+        case "floor":
+            return begin + 2 * seconds
+        case "latency" if case.amount == SHORT_GAP:
+            return begin + jobs * 0.025
+        case "latency":
+            return begin + 5 + max(2, 2 * seconds) * case.amount
+        case "drain" | "backlog":
+            return begin + 2.5 * seconds + case.amount / 10_000
+        case "idle":
+            return begin + max(5.0, 5 * seconds)
+        case "cost" | "import":
+            return 4.0
+        case "async":
+            return 8.0
+    return begin + seconds
+
+
 def _once() -> list[Case]:
     """What is counted, or hardly differs from round to round."""
     return [

@@ -32,6 +32,8 @@ class Results:
     measured: dict[str, dict[int, dict[str, float]]] = dataclasses.field(default_factory=dict)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     """Key of a case -> why it could not be measured."""
+    took: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Key of a case -> the seconds that it took to measure it last."""
 
     def add(self, case: Case, round: int, figures: dict[str, float]) -> None:
         self.cases[case.key] = dataclasses.asdict(case)

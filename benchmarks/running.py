@@ -38,12 +38,7 @@ def run(
     Answers whether all was measured; after `minutes` no further case is begun.
     """
     deadline = time.monotonic() + minutes * 60
-    todo = [
-        (number, case)
-        for number, round_ in enumerate(plan.rounds(cases, rounds), 1)
-        for case in round_
-        if not results.has(case, number)
-    ]
+    todo = lacking(cases, results, rounds)
     # What is not here is asked for once, and again when a run is taken up.
     given_up: collections.Counter[str] = collections.Counter()
     with Places() as places:
@@ -68,10 +63,26 @@ def run(
             else:
                 results.add(case, number, figures)
                 said = told(figures)
+            took = results.took[case.key] = time.monotonic() - begin
             results.save(path)
-            took = time.monotonic() - begin
             say(f"[{index}/{len(todo)}] round {number} {case.key}: {said} ({took:.1f} s)")
     return True
+
+
+def lacking(cases: Sequence[Case], results: Results, rounds: int) -> list[tuple[int, Case]]:
+    """The measures that `results` does not have yet, with their rounds."""
+    return [
+        (number, case)
+        for number, round_ in enumerate(plan.rounds(cases, rounds), 1)
+        for case in round_
+        if not results.has(case, number)
+    ]
+
+
+def estimate(todo: Sequence[tuple[int, Case]], results: Results, seconds: float) -> float:
+    """About how many minutes the measures of `todo` take."""
+    each = [results.took.get(case.key) or plan.guessed(case, seconds) for _, case in todo]
+    return sum(each) / 60
 
 
 def told(figures: Figures) -> str:

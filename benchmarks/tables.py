@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from benchmarks.cases import Case
+from benchmarks.cases import EVERY, Case
 from benchmarks.figures import Summary
 from benchmarks.places import DURABILITY, EXPLAINED
 from benchmarks.results import Results
@@ -119,33 +119,33 @@ def _drain_row(
 
 def ratios(run: Results) -> Table:
     """How many times faster zasync drains no-ops than each peer, in the same rounds."""
-    ours = [
-        (case, key)
-        for case, key in run.each("drain")
-        if case.subject == "zasync" and case.work == "no_op" and case.processes == 1
-    ]
-    theirs = [
-        (case, key)
-        for case, key in run.each("drain")
-        if case.subject != "zasync" and case.work == "no_op"
-    ]
+    ours: dict[str, list[str]] = {}  # storage -> keys, in the order of _MODES
+    for case, _key in run.each("drain"):
+        if case.subject == "zasync" and case.work == "no_op" and case.processes == 1:
+            ours[case.storage] = [
+                dataclasses.replace(case, mode=mode, rounds=EVERY).key for mode in _MODES
+            ]
     rows = []
-    for peer, peer_key in theirs:
-        row = [label(peer), NAMES[peer.storage], DURABILITY[peer.storage]]
-        for _case, key in ours:
-            ratio = run.ratio(key, peer_key)
-            row.append("-" if ratio is None else written(ratio.median, "x"))
-        rows.append(tuple(row))
-    headings = [
-        NAMES[case.storage] + (", group settle" if case.mode == "batch" else "")
-        for case, _key in ours
-    ]
+    for peer, peer_key in run.each("drain"):
+        if peer.subject != "zasync" and peer.work == "no_op":
+            cells = [
+                " / ".join(
+                    "-" if ratio is None else written(ratio.median, "x")
+                    for ratio in (run.ratio(key, peer_key) for key in keys)
+                )
+                for keys in ours.values()
+            ]
+            rows.append((label(peer), NAMES[peer.storage], DURABILITY[peer.storage], *cells))
     return Table(
         "zasync's drain rate to that of each peer, no-op jobs",
-        ("peer", "place", "durability", *headings),
+        ("peer", "place", "durability", *(NAMES[storage] for storage in ours)),
         rows if ours else [],
         3,
+        "Each: default mode / group settle.",
     )
+
+
+_MODES = ("default", "batch")
 
 
 def workloads(run: Results) -> Table:

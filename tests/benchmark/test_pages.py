@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, plots, tables
+from benchmarks import page, plan, plots, tables
 from benchmarks.cases import Case
 from benchmarks.machine import machine, versions, without_paths
 from benchmarks.places import DURABILITY, STORAGES
@@ -39,6 +39,38 @@ def test_the_smallest_possible_queue_stands_among_drains_and_puts(results: Resul
 
     assert names.count("smallest possible queue") == len(STORAGES)
     assert puts.count(("smallest possible queue", "100")) == len(STORAGES)
+
+
+def test_both_modes_are_set_in_relation_to_each_peer() -> None:
+    results = Results()
+    for case, rate in (
+        (Case("drain"), 30.0),
+        (Case("drain", mode="batch"), 60.0),
+        (Case("drain", storage="zeo"), 20.0),
+        (Case("drain", "huey", "redis"), 10.0),
+    ):
+        results.add(case, 1, {"rate": rate})
+
+    table = tables.ratios(results)
+
+    assert table.headings[3:] == ("FileStorage", "ZEO")
+    assert [row[3:] for row in table.rows] == [("3.00x / 6.00x", "2.00x / -")]
+
+
+def test_no_row_of_the_documentation_is_too_wide_to_read() -> None:
+    results = results_of(plan.full(), rounds=5)
+
+    for table in tables.tables(results):
+        lines = tables.as_markdown(table).splitlines()
+        assert max(map(len, lines)) <= 140, table.title
+
+
+def test_each_table_has_its_own_picture(results: Results) -> None:
+    names = ("drain", "work", "put", "latency", "backlog")
+
+    text = page.as_document(results, dict.fromkeys(names, "<svg></svg>"), "performance")
+
+    assert [text.count(f"(performance/{name}.svg)") for name in names] == [1] * len(names)
 
 
 def test_targets_that_depend_on_the_machine_are_marked_and_explained(results: Results) -> None:

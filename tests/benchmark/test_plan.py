@@ -33,6 +33,11 @@ def test_each_case_can_be_measured_and_named(cases: Callable[[], list[Case]]) ->
         assert case.work == "fan_out" or hasattr(work, case.work)
 
 
+@PLANS
+def test_what_a_case_takes_is_guessed(cases: Callable[[], list[Case]]) -> None:
+    assert all(1 <= plan.guessed(case, 0.5) < 30 for case in cases())
+
+
 def test_the_full_run_has_all_peers_where_they_can_be() -> None:
     drained = {(case.subject, case.storage) for case in plan.full() if case.measure == "drain"}
 

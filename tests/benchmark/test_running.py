@@ -146,6 +146,38 @@ def test_a_run_that_was_broken_off_is_taken_up(path: Path, monkeypatch: pytest.M
     assert [line.split()[3] for line in lines] == ["put/zasync/filestorage:"] * 2
 
 
+def test_pieces_come_to_the_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases, answers = [Case("drain"), Case("put")], {"drain": {"rate": 7.0}, "put": {"rate": 3.0}}
+    whole = fake(answers)
+
+    def interrupted(case: Case, bench: Bench) -> Any:
+        if case.measure == "put":
+            raise KeyboardInterrupt
+        return whole(case, bench)
+
+    monkeypatch.setattr(running, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(cases, Results(), path)
+    left = len(running.lacking(cases, Results.load(path), 2))
+    monkeypatch.setattr(running, "measure", whole)
+    complete, lines = go(cases, Results.load(path), path)
+
+    assert left == len(lines) == 3
+    assert complete
+    assert running.lacking(cases, Results.load(path), 2) == []
+
+
+def test_an_estimate_goes_by_what_was_measured_before() -> None:
+    cases, results = [Case("drain"), Case("idle")], Results()
+    todo = running.lacking(cases, results, 3)
+    guess = running.estimate(todo, results, 1.0)
+
+    results.took = {case.key: 120.0 for case in cases}
+
+    assert 0 < guess < 2
+    assert running.estimate(todo, results, 1.0) == 2.0 * len(todo)
+
+
 def test_no_case_is_begun_when_time_is_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "measure", fake({"drain": {"rate": 7.0}}))
 
@@ -226,6 +258,39 @@ def test_again_measures_the_chosen_cases_anew_and_keeps_the_rest(
     results = Results.load(tmp_path / "short.json")
     assert list(results.measured["raw/ZODB/zeo"]) == [1]
     assert "drain/zasync/zeo/no-op/default" in results.measured
+
+
+def test_pieces_are_named_as_such_with_all_revisions(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revisions = iter(("one", "two", "two"))
+    monkeypatch.setattr(
+        program, "versions", lambda: {"ZODB": "6", program.REVISION: next(revisions)}
+    )
+    calls = iter((["run", "--only", "raw"], ["run", "--only", "drain"], ["run"]))
+    monkeypatch.setattr(program, "_command", lambda: " ".join(next(calls)))
+
+    command("run", "--only", "raw", "--storage", "zeo")
+    first = Results.load(tmp_path / "short.json")
+    command("run", "--only", "drain", "--storage", "zeo", "--resume")
+    ended = command("page", "--only", "drain", "--storage", "zeo", "--resume")
+    results = Results.load(tmp_path / "short.json")
+
+    assert (first.command, first.versions[program.REVISION]) == ("run --only raw", "one")
+    assert results.command == "python -m benchmarks run, in pieces"
+    assert results.versions[program.REVISION] == "one, two"
+    assert "0 measures, about 0 minutes" in ended.output
+    said = (tmp_path / "performance.md").read_text("utf-8")
+    assert "Made by `python -m benchmarks run`, in pieces." in said
+
+
+def test_the_command_is_written_without_what_is_only_of_this_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["page", "--full", "--minutes", "25", "--resume", "--out", "somewhere"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words])
+
+    assert program._command() == "python -m benchmarks page --full"
 
 
 def test_results_of_other_versions_are_not_mixed(command: Any, tmp_path: Path) -> None:
