@@ -106,7 +106,7 @@ class Worker:
             culprit = None
             outcomes = group.settle()
         except BaseException as error:
-            group.break_up()
+            group.break_up(error)
             events.group_broken_up(len(members), error)
             if classify(error, from_storage=True) is not Trouble.OTHER:
                 culprit = None

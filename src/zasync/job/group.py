@@ -142,10 +142,10 @@ class Group:
     def _ask(self) -> list[bool]:
         return [run.has_settled() for run in self.runs]
 
-    def break_up(self) -> None:
+    def break_up(self, error: BaseException | None = None) -> None:
         """Abort all that was done."""
         if os.getpid() != self._process:
-            end_forked_child(None)
+            end_forked_child(error)
         if self._transaction is not None:
             self._leave()
         attempts.end(self._manager)

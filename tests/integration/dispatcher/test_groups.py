@@ -22,6 +22,7 @@ from zasync import local
 from zasync.agent import Agent
 from zasync.interfaces import ACTIVE, COMPLETED, NEW, PENDING, IJob, IRetryPolicy
 from zasync.job import Job, NeverRetry, RetryCommonForever, RetryCommonFourTimes
+from zasync.job.run import commits_by_itself
 from zasync.testing.fail_points import armed
 from zasync.testing.faults import FaultyStorage, Killed
 
@@ -60,6 +61,12 @@ def commit_itself() -> str:
     return "committed"
 
 
+@commits_by_itself
+def known_to_commit() -> None:
+    count_call()
+    transaction.commit()
+
+
 def abort_itself() -> str:
     count_call()
     transaction.abort()
@@ -93,6 +100,7 @@ def surroundings() -> Any:
 FUNCTIONS = (
     "fail",
     "commit_itself",
+    "known_to_commit",
     "abort_itself",
     "answer_a_job",
     "answer_a_coroutine",
@@ -251,6 +259,44 @@ def test_members_are_not_read_again_by_the_thread_that_runs_them(site: Site, one
     assert one.work() == 1
     assert one.connection.getTransferCounts()[0] < 8
     assert completed(site, made)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("callable", "code"),
+    [(jobs.fork_and_return, 0), (jobs.fork_and_exit, 7)],
+)
+def test_a_forked_child_of_a_member_ends_where_it_leaves_the_members_code(
+    site: Site, one: Single, callable: Any, code: int
+) -> None:
+    one.learn(("global", jobs.__name__, callable.__name__))
+    made = put(site, *counting(1), callable, *counting(1))
+    one.poll(ahead=3)
+    assert one.work() == 1
+    assert completed(site, made)
+    assert [job.result for job in made] == [1, code, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_of_a_member_cannot_commit_for_the_group(site: Site, one: Single) -> None:
+    one.learn(("global", jobs.__name__, "fork_and_commit"))
+    made = put(site, *counting(1), jobs.fork_and_commit, *counting(1))
+    one.poll(ahead=3)
+    one.work()
+    assert completed(site, made)
+    assert made[1].result == 1
+    assert site.root["count"] == 3
+
+
+def test_what_is_known_to_commit_by_itself_breaks_the_group_up_before_it_is_called(
+    site: Site, one: Single
+) -> None:
+    made = put(site, *counting(1), known_to_commit, *counting(1))
+    one.poll(ahead=3)
+    one.work()
+    assert completed(site, made)
+    assert site.root["count"] == 2
+    assert jobs.seen == ["called"]
 
 
 def test_answers_that_have_to_be_waited_for_are_waited_for(site: Site, one: Single) -> None:
