@@ -21,7 +21,7 @@ from zasync.foundation import clock, wakeup
 from zasync.foundation.attempts import pauses
 from zasync.foundation.reporting import events
 from zasync.storage import relstorage
-from zasync.storage.watching import FileWatch
+from zasync.storage.watching import CommitWatch
 
 if TYPE_CHECKING:
     from zasync.storage.psycopg2 import Session
@@ -47,10 +47,10 @@ def hear_others(db: Any, wake: Callable[[], None]) -> Callable[[], None]:
     """Call `wake`, in a thread of our own, when another process has put work into `db`.
 
     Also after each time that the connection was lost and made again; and after any commit, where
-    only the files of the database tell.  Answers a function that ends it.
+    only a look at the database tells.  Answers a function that ends it.
     """
-    files = [relstorage.sqlite_files(database.storage) for database in db.databases.values()]
-    watches = [FileWatch(paths, wake) for paths in files if paths]
+    files = [relstorage.sqlite_file(database.storage) for database in db.databases.values()]
+    watches = [CommitWatch(path, wake) for path in files if path is not None]
     lines = [line for database in db.databases.values() if (line := _line(database)) is not None]
     for line in lines:
         line.listen(wake)

@@ -148,14 +148,12 @@ def postgresql_dsn(storage: Any) -> str | None:
     return dsn if is_postgresql and isinstance(dsn, str) else None
 
 
-def sqlite_files(storage: Any) -> list[Path]:
-    """The files that a commit through RelStorage's `storage` changes; none if it is no SQLite."""
+def sqlite_file(storage: Any) -> Path | None:
+    """The database file of RelStorage's `storage`; None if it is no SQLite."""
     adapter = _adapter_of(storage)
     directory = getattr(adapter, "data_dir", None)
     is_sqlite = any(kind.__name__ == "Sqlite3Adapter" for kind in type(adapter).__mro__)
-    if not is_sqlite or not isinstance(directory, str):
-        return []
-    return [Path(directory) / name for name in ("main.sqlite3", "main.sqlite3-wal")]
+    return Path(directory) / "main.sqlite3" if is_sqlite and isinstance(directory, str) else None
 
 
 def diagnosis(error: Exception, subject: str, scheme: str) -> StorageError | None:
