@@ -29,6 +29,7 @@ WINDOW = 0.01  # seconds over which the pace is measured
 MOST_AHEAD = 100  # jobs that are claimed ahead at the most
 BATCHES_AHEAD = 3  # or so many groups, if those are more
 RECALL_AFTER = 1.0  # seconds after which a job that no thread has begun is given back
+ENOUGH = 10  # threads for what takes a moment; those that are occupied come on top
 
 IN_THE_DATABASE = (Ending.COMPLETED, Ending.CALLBACKS, Ending.WAITING, Ending.RESCHEDULED)
 """Endings that show in the job's record.  Of any other only the process knows until it is tidied;
@@ -124,6 +125,9 @@ class Pool:
         self._ends, self._counted_since = 0, self._last_end
         self._free = 0  # threads that wait for a call, less the calls that wait for a thread
         self._leaving = 0  # threads that are told to end, once they have done what they do
+        self._occupied: set[int] = set()  # threads that are at what may take long
+        self._held_back = False  # work may wait for which no thread was started
+        self._last_taken = self._last_end  # when (monotonic) a thread took a job from the stock
 
     # Threads
 
@@ -132,10 +136,12 @@ class Pool:
 
         Each may begin up to `batch` jobs before any of them has ended.
 
-        A thread, with its connection, is made when a task finds none free; so jobs that wait for
-        a Deferred or a coroutine cost none.
+        A thread, with its connection, is made when a task finds none free, unless `ENOUGH` are
+        there that will soon be; so jobs that wait for a Deferred or a coroutine cost none.
         """
         with self._lock:
+            if self.size <= ENOUGH < size:  # what is busy now may have been silent about it
+                self._occupied.update(thread.ident or 0 for thread in self.threads)
             change, self.size = size - self.size, size
             self.batch = batch
             self._largest_batch = max(batch, self._largest_batch) if self._begun else batch
@@ -165,12 +171,34 @@ class Pool:
         A call too many costs a look, one too few costs a job its start.
         """
         for _ in range(number):
-            if self._free <= 0 and len(self.threads) - self._leaving < max(self.size, 1):
+            if self._free <= 0 and self._may_start():
                 self._start_thread()
             if self._free <= 0 and self.threads:
                 return
             self._free -= 1
             self._calls.put(True)
+
+    def _may_start(self) -> bool:
+        there = len(self.threads) - self._leaving
+        if there >= max(self.size, 1):
+            return False
+        if there - len(self._occupied) >= ENOUGH:
+            self._held_back = True
+            return False
+        return True
+
+    def occupied(self) -> None:
+        """This thread goes on to what may take long: if work waits, it needs another thread.
+
+        Called in a worker thread, for code of a job's and for pauses.  Not for an `async def`, of
+        which a few threads begin a thousand.
+        """
+        if self.size <= ENOUGH:
+            return  # each place may have a thread anyway
+        with self._lock:
+            self._occupied.add(threading.get_ident())
+            if self._held_back and (self._tasks or self._callable_threads()):
+                self._call_threads(1)
 
     def _start_thread(self) -> None:
         name = f"zasync {self.queue_name}/{self.agent_name}"
@@ -185,7 +213,7 @@ class Pool:
         self._free += 1
 
     def _work(self) -> None:
-        attempts.stop_signal.set(self.stop_signal)
+        attempts.stop_signal.set(Stop(self))
         connection = None
         try:
             while self._calls.get():
@@ -199,6 +227,7 @@ class Pool:
         finally:
             with self._lock:
                 self.threads.discard(threading.current_thread())
+                self._occupied.discard(threading.get_ident())
             if connection is not None:
                 clean_thread()
                 connection.close()
@@ -206,13 +235,16 @@ class Pool:
     def _next_task(self) -> Task | None:
         """What this thread is to do next; None: nothing, so it is free."""
         with self._lock:
+            self._occupied.discard(threading.get_ident())
             if self._tasks:
                 return self._tasks.popleft()
             if self._stock and self._begun < self.size and self.perform is not None:
                 tracked, perform = self._stock.popleft(), self.perform
                 tracked.counts = True
                 self._begun += 1
+                self._last_taken = clock.monotonic()
                 return lambda connection: perform(tracked, connection)
+            self._held_back = False
             self._free += 1
             return None
 
@@ -301,10 +333,16 @@ class Pool:
     def recall(self, patience: float = 0.0) -> None:
         """Take back the jobs that no thread has begun, if the first has waited for `patience`.
 
-        They are marked, and are to be given back to the queue.
+        They are marked, and are to be given back to the queue.  One for which there is a place is
+        not taken back while the threads get on: it is begun soon.
         """
         with self._lock:
-            if self._stock and clock.monotonic() - self._stock[0].in_stock_since >= patience:
+            if not self._stock:
+                return
+            since = self._stock[0].in_stock_since
+            if self._begun < self.size:
+                since = max(since, self._last_taken)
+            if clock.monotonic() - since >= patience:
                 for tracked in self._stock:
                     tracked.recalled = True
                     tracked.running = False
@@ -409,6 +447,21 @@ class Pool:
         missing = min(self.size * 3 // 4, len(tracked)) - ended
         expected = missing * self._pace
         return 2 * expected if 0 < expected < LONGEST_PATIENCE else 0.0
+
+
+class Stop:
+    """The stop signal as a pool's threads wait for it: one that pauses for long is occupied."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def is_set(self) -> bool:
+        return self._pool.stop_signal.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is None or timeout > attempts.CONFLICT_PAUSE:
+            self._pool.occupied()
+        return self._pool.stop_signal.wait(timeout)
 
 
 def clean_thread() -> None:

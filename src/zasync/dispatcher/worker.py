@@ -16,7 +16,7 @@ from zasync.dispatcher.cancelling import task_name
 from zasync.dispatcher.coroutines import Done
 from zasync.dispatcher.expiry import overtime
 from zasync.dispatcher.history import JobInfos, Key
-from zasync.dispatcher.pool import Pool, Tracked, forget_surroundings
+from zasync.dispatcher.pool import ENOUGH, Pool, Tracked, forget_surroundings
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
 from zasync.foundation.attempts import Stopped, begun
@@ -28,7 +28,7 @@ from zasync.foundation.text import safe_repr
 from zasync.interfaces import ReassignedError, TimeoutError
 from zasync.job import attempt, performance, values
 from zasync.job.group import BrokenUp, Group
-from zasync.job.run import Ending, Outcome, Run
+from zasync.job.run import Ending, Landing, Outcome, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Worker:
 
     def _perform_together(self, members: list[Tracked], connection: Any) -> None:
         """Run a group of jobs that begins with the one of `members`; what joins is added there."""
+        self.pool.occupied()
         settled: list[tuple[Tracked, Outcome]] = []
         left: list[tuple[Tracked, Run | None, Outcome | None]] = []
         for member, run, outcome in self._run_group(members, connection):
@@ -190,6 +191,8 @@ class Worker:
         )
 
     def around(self, job: Any) -> AbstractContextManager[Any]:
+        if self.pool.size > ENOUGH and not attempt.may_be_coroutine(job.callable):
+            self.pool.occupied()
         around_job = self.dispatcher.around_job
         return nullcontext() if around_job is None else around_job(job)
 
@@ -295,6 +298,8 @@ class Worker:
         tracked = self._tracked(key, run)
         if tracked is not None:
             tracked.taken()
+        if isinstance(value, Landing):
+            self.pool.occupied()
         try:
             run = dataclasses.replace(run, job=_load(connection, key), begun=True)
             outcome = self._guarded(run, lambda run: performance.resume(run, value, error))
