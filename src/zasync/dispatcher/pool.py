@@ -60,6 +60,7 @@ class Tracked:
     thread: int | None = None  # which one is at it
     report_after: float = 0.0  # seconds of running after which it is (again) reported as overdue
     counts: bool = False  # it is begun and takes one of the places of the pool
+    hand_over: int = 0  # which one brought it to the pool
     in_stock_since: float = 0.0  # when (monotonic) it was handed to the pool
     recalled: bool = False  # was taken back before any thread had begun it
     code: Any = None  # names its callable, if it may be committed together with others
@@ -127,6 +128,7 @@ class Pool:
         self._leaving = 0  # threads that are told to end, once they have done what they do
         self._occupied: set[int] = set()  # threads that are at what may take long
         self._held_back = False  # work may wait for which no thread was started
+        self.hand_overs = 0  # so many claims have been handed over
         self._last_taken = self._last_end  # when (monotonic) a thread took a job from the stock
 
     # Threads
@@ -279,8 +281,9 @@ class Pool:
         """
         now = clock.monotonic()
         with self._lock:
+            self.hand_overs += 1
             for tracked in claimed:
-                tracked.in_stock_since = now
+                tracked.hand_over, tracked.in_stock_since = self.hand_overs, now
                 self.tracked[tracked.key] = tracked
             self._stock.extend(claimed)
             try:
@@ -291,15 +294,17 @@ class Pool:
                     del self.tracked[tracked.key]
                 raise
 
-    def next_member(self, members: int, seconds: float) -> Tracked | None:
+    def next_member(self, members: int, seconds: float, hand_over: int) -> Tracked | None:
         """The next job of the stock if a group of so many, `seconds` old, should take it too.
 
-        It does not count against the places: its group does.
+        Not one that came after the hand-over of this number, with which the group began: its
+        transaction may not see what was committed together with the put of that job.  A member
+        does not count against the places: its group does.
         """
         if members >= self.grouping.most(self.batch):
             return None
         with self._lock:
-            if self._tasks or not self._stock:
+            if self._tasks or not self._stock or self._stock[0].hand_over > hand_over:
                 return None
             span = self._span(self._stock[0])
             if span is None or seconds + span > self.batch_time:

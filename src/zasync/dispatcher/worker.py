@@ -117,11 +117,11 @@ class Worker:
 
     def _joining(self, group: Group, members: list[Tracked]) -> Iterator[Tracked]:
         """The members to be called, as long as there are any that fit in."""
-        began = clock.monotonic()
+        began, hand_over = clock.monotonic(), self.pool.hand_overs
         group.begin()
         yield members[0]
         while (
-            member := self.pool.next_member(len(members), clock.monotonic() - began)
+            member := self.pool.next_member(len(members), clock.monotonic() - began, hand_over)
         ) is not None:
             members.append(member)
             yield member

@@ -252,6 +252,28 @@ def test_a_member_that_was_taken_away_before_the_group_began_commits_nothing(
     assert site.root["count"] == 3
 
 
+def test_a_member_sees_what_was_committed_with_its_put(site: Site, one: Single) -> None:
+    """So a job that is put, and claimed, after the group began is not one of it."""
+    first = put(site, *counting(2))
+    one.poll(ahead=2)
+    later: list[Any] = []
+
+    def put_and_claim() -> None:
+        def put_with_data() -> Any:
+            site.root["data"] = "there"
+            return site.queue.put(Job(jobs.read_data))
+
+        if not later:
+            later.append(site.commit(put_with_data))
+            one.poll(ahead=2)
+
+    one.learn(("global", jobs.__name__, "read_data"))
+    with armed("group.called", put_and_claim):
+        assert one.work() == 2
+    assert completed(site, [*first, *later])
+    assert later[0].result == "there"
+
+
 def test_members_are_not_read_again_by_the_thread_that_runs_them(site: Site, one: Single) -> None:
     made = put(site, *(Job(jobs.note, number) for number in range(8)))
     one.poll(ahead=8)
