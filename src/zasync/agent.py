@@ -186,7 +186,7 @@ class Agent(Persistent):
         room = min(limit, self._size + ahead - self.running)
         if room <= 0:
             return
-        for job in self._choices(memory):
+        for job in self._choices(memory, max(0, self._size - self.running)):
             self._hold(job)
             # The other way round: a deactivation that does not see this claim conflicts with it.
             record.last_ping.touch()
@@ -195,11 +195,15 @@ class Agent(Persistent):
             if room <= 0:
                 return
 
-    def _choices(self, memory: ClaimMemory | None) -> Iterator[Any]:
+    def _choices(self, memory: ClaimMemory | None, at_once: int) -> Iterator[Any]:
         if self._chooser is None and type(self)._choose is Agent._choose:
             refusals = None if memory is None else memory.refusals(self)
             yield from self.queue.claims(
-                self.filter, uuid=self.parent.UUID, memory=memory, refusals=refusals
+                self.filter,
+                uuid=self.parent.UUID,
+                memory=memory,
+                refusals=refusals,
+                at_once=at_once,
             )
             return
         while (job := self._call_choose()) is not None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -139,7 +138,15 @@ def heard() -> Iterator[Callable[..., list[Any]]]:
         registry.unregisterHandler(handler, [interface])
 
 
-def lane_after_lane() -> Callable[[int], int]:
-    """A stand-in for `random.randrange` that answers 0, 1, 2 ... in turn."""
-    turns = itertools.count()
-    return lambda stop: next(turns) % stop
+def lane_after_lane(lanes: list[int]) -> None:
+    """In the place of a clock's `random.shuffle`: the transactions take lane 0, then 1 ..."""
+    lanes.reverse()
+
+
+def always_lane(number: int) -> Callable[[list[int]], None]:
+    """In the place of a clock's `random.shuffle`: all transactions take this lane."""
+
+    def shuffle(lanes: list[int]) -> None:
+        lanes[:] = [number]
+
+    return shuffle

@@ -30,12 +30,13 @@ from zasync.job.crashes import STOPPED
 from zasync.job.group import Joining
 from zasync.job.run import Ending
 from zasync.queue import ClaimMemory, hand_back_one
-from zasync.queue.registration import BATCH
+from zasync.queue.registration import BATCH, IsDead
 from zasync.queue.waiting import LEFT_TO_OTHERS
 
 FIRST_PAUSE = 0.05  # seconds after a poll that could not commit; doubled each time
 PRUNE_INTERVAL = 3600.0  # seconds
 SWEEP_AGAIN = 600.0  # seconds until jobs left behind that nobody could read are tried again
+WATCH_EVERY = 1.0  # seconds between two looks of hurried polls at the pings of others
 RETRY_TWIN = 60.0  # seconds between two complaints about a twin
 
 
@@ -87,6 +88,7 @@ class Poller:
         self._twin_reported: dict[str, float] = {}
         self._prune_at: dict[str, float] = {}
         self._sweep_at: dict[tuple[str, int], float] = {}
+        self._watch_at: dict[str, float] = {}
 
     def poll(self, *, hurried: bool = False) -> float:
         """Do one poll; answers the seconds until the next one.
@@ -167,9 +169,7 @@ class Poller:
         if record is None:
             return
         before = record.last_ping.value
-        queue.dispatchers.ping(
-            self.dispatcher.UUID, self._only_watch if plan.hurried else self.observer.is_dead
-        )
+        queue.dispatchers.ping(self.dispatcher.UUID, self._look_at_siblings(name, plan))
         if record.incarnation != self.incarnation:  # others had deactivated us
             self._enter(record)
         is_new = record.last_ping.value != before or name in plan.joined
@@ -203,6 +203,16 @@ class Poller:
         if is_news:
             record.last_ping.overdue = report
         return is_news
+
+    def _look_at_siblings(self, name: str, plan: Plan) -> IsDead:
+        """How to judge whether a sibling is dead; now and then, since its claims touch its ping."""
+        if not plan.hurried:
+            return self.observer.is_dead
+        now = clock.monotonic()
+        if now < self._watch_at.get(name, 0.0):
+            return lambda record: False
+        self._watch_at[name] = now + WATCH_EVERY
+        return self._only_watch
 
     def _only_watch(self, record: Any) -> bool:
         """Note the sibling's signs of life; to clear it away is left to a poll that commits."""

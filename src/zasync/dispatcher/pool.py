@@ -24,9 +24,9 @@ from zasync.foundation.reporting import events
 from zasync.job.run import Ending, Outcome
 
 LONGEST_PATIENCE = 0.025  # seconds that a free place waits for others, at the most expected
-HORIZON = 0.1  # seconds of work, at the present pace, that are claimed ahead of need
+HORIZON = 0.25  # seconds of work, at the present pace, that are claimed ahead of need
 WINDOW = 0.01  # seconds over which the pace is measured
-MOST_AHEAD = 100  # jobs that are claimed ahead at the most
+MOST_AHEAD = 250  # jobs that are claimed ahead at the most
 BATCHES_AHEAD = 3  # or so many groups, if those are more
 RECALL_AFTER = 1.0  # seconds after which a job that no thread has begun is given back
 ENOUGH = 10  # threads for what takes a moment; those that are occupied come on top

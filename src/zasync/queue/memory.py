@@ -20,6 +20,7 @@ LOOK_AGAIN = 5.0  # seconds until code that was not there is looked for again
 FULL_FOR = 0.1  # seconds for which a quota that was full is taken to be so
 REFUSED_FOR = 60.0  # seconds after which a filter is asked again about what it refused
 EACH_REFUSED = 0.002  # or so many for each job, if that is more: to ask takes time
+OTHERS_KNOWN_FOR = 1.0  # seconds for which what was the first job in the lanes of others is it
 
 Tree = tuple[tuple[str, ...], str, int]
 
@@ -36,6 +37,7 @@ class Refusals:
         self._stopped: set[Tree] = set()
         self._count = 0
         self._since = clock.monotonic()
+        self._others: dict[Any, tuple[float, int]] = {}
 
     def begin(self) -> None:
         """A claim begins."""
@@ -55,6 +57,15 @@ class Refusals:
         if place.kind != RETURNED and tree not in self._stopped:
             self._count += place.key > self._marks.get(tree, place.key - 1)
             self._marks[tree] = max(place.key, self._marks.get(tree, place.key))
+
+    def others_begin(self, key: Any) -> int | None:
+        """The moment before which no job in the lanes of others comes; None: to be looked up."""
+        until, moment = self._others.get(key, (0.0, 0))
+        return moment if clock.monotonic() < until else None
+
+    def others_seen(self, key: Any, moment: int) -> None:
+        """No job in the lanes of others comes before `moment`; later there will be later ones."""
+        self._others = {key: (clock.monotonic() + OTHERS_KNOWN_FOR, moment)}
 
     def left(self, place: Place) -> None:
         """The job at `place` could not be taken for another reason; it is to be looked at again."""

@@ -224,10 +224,12 @@ class Queue(Persistent):
         uuid: UUID | None = None,
         memory: ClaimMemory | None = None,
         refusals: Refusals | None = None,
+        at_once: int | None = None,
     ) -> Iterator[Any]:
         """Claim one job after the other, for the dispatcher `uuid`, as long as there are any.
 
-        `refusals` are those of `filter`.
+        `refusals` are those of `filter`.  Where dispatchers leave jobs to each other, it ends
+        before a job of others if `at_once` were claimed already.
         """
         uuid = uuid or claimer.get()
         memory = memory or ClaimMemory()
@@ -237,14 +239,24 @@ class Queue(Persistent):
         full = memory.full(self)
         found: set[Any] = set()  # code that is here
         share = None if uuid is None else self.dispatchers.share_of(uuid)
-        own, taken = Own(), False
+        own, found_own, count = Own(), False, 0
         patience = LEFT_TO_OTHERS if memory.leaves_to_others else 0
         for entry in self._waiting.entries(
-            due=now, skip=full, share=share, patience=patience, own=own, refusals=refusals
+            due=now,
+            skip=full,
+            share=share,
+            patience=patience,
+            own=own,
+            refusals=refusals,
+            # What a filter refuses is remembered of a tree from its first job on.
+            parts=filter is None and memory.leaves_to_others,
         ):
-            if taken and not own.left and entry.is_of_others and memory.leaves_to_others:
-                memory.left_to_others = True
-                return
+            if memory.leaves_to_others and entry.is_of_others:
+                if at_once is not None and count >= at_once:
+                    return  # they cannot be begun here yet, but perhaps there
+                if found_own and not own.left:
+                    memory.left_to_others = True
+                    return
             job = entry.job
             if not self._may_be_taken(entry, uuid, memory) or not _is_due(entry, now):
                 refusals.left(entry.place)
@@ -259,7 +271,7 @@ class Queue(Persistent):
                 refusals.refused(entry.place)
                 continue
             if expired:  # whether its code is here or not: nobody will call it
-                taken = True
+                found_own, count = found_own or not entry.is_of_others, count + 1
                 self._take_out(job)
                 yield self._failing(job)
                 continue
@@ -278,7 +290,7 @@ class Queue(Persistent):
             if names:
                 self.quotas.take_places(job)
             memory.last_chance_held |= last_chance
-            taken = True
+            found_own, count = found_own or not entry.is_of_others, count + 1
             yield job
 
     def _may_be_taken(self, entry: Entry, uuid: UUID | None, memory: ClaimMemory) -> bool:

@@ -38,6 +38,7 @@ LATE = 2_000_000  # microseconds that may lie between the moment of a put and it
 LEFT_TO_OTHERS = 30_000  # microseconds for which jobs in other lanes are left to their dispatchers
 SAME_MOMENT = 100_000  # microseconds by which the keys of jobs due at one moment may differ
 LARGEST_CHUNK = 64  # entries of a tree that are read at once
+PART = 32  # jobs of a lane of others, about, that each of the other dispatchers begins with
 MOMENTS_KEPT = 1000  # of those for which a connection has put jobs
 _SENTINEL = -(2**63)
 RETURNED, READY, LATER = "returned", "ready", "later"
@@ -134,6 +135,7 @@ class Waiting(Persistent):
     _v_first = 0
     _v_later: dict[int, int] | None = None  # moment that was asked for -> the last one given
     _v_lane: tuple[Any, int, int] = (None, 0, 0)
+    _v_next_lanes: list[int] | None = None
 
     def lines(self) -> Iterable[tuple[tuple[str, ...], Line]]:
         """Names of quotas and line, for each line."""
@@ -192,12 +194,19 @@ class Waiting(Persistent):
         return self._insert(job, quota_names, place.kind, place.key >> LANE_BITS, number)
 
     def _choose_lane(self, lanes: int) -> int:
-        """One lane for a run of puts of one transaction, another for the next run."""
+        """One lane for a run of puts of one transaction, another for the next run.
+
+        Transactions take all lanes in turn, in another order each time: so all get as many, and
+        what comes at regular intervals does not always meet the same one.
+        """
         known, number, puts = self._v_lane
         transaction = None if self._p_jar is None else self._p_jar.transaction_manager.get()
         same = transaction is None if known is None else known() is transaction
         if not same or puts == 0:
-            number, puts = clock.current().random.randrange(2**LANE_BITS), 0
+            if not self._v_next_lanes:
+                self._v_next_lanes = list(range(LANES))
+                clock.current().random.shuffle(self._v_next_lanes)
+            number, puts = self._v_next_lanes.pop(), 0
         elif puts % RUN_LENGTH == 0:
             number += 1  # so that all lanes get as many
         if not same:
@@ -223,6 +232,7 @@ class Waiting(Persistent):
         patience: int = 0,
         own: Own | None = None,
         refusals: Any = None,
+        parts: bool = False,
     ) -> Iterator[Entry]:
         """The waiting jobs in the order of claims, without loading them.
 
@@ -231,13 +241,19 @@ class Waiting(Persistent):
         are passed over, apart from what was put back.
         With `share` (n, of), jobs of other lanes than this share are left to others for `patience`
         (microseconds), and count as younger then: by ORDER_BOUND, or an AGE_SHARE of the age of
-        the first of them.
+        the first of them.  With `parts`, each dispatcher begins elsewhere among those of a lane of
+        others that are no younger than that.
         `own` is told when there is nothing left in the lanes of this share.  What lies before the
-        marks of `refusals` is passed over.
+        marks of `refusals` is passed over, and what it knows of the other lanes is not looked up.
         """
-        for entry in heapq.merge(
-            *self._sequences(due, skip, share, patience, own or Own(), refusals)
-        ):
+        ours, others = self._sequences(due, skip, share, patience, own or Own(), refusals, parts)
+        if share is None or due is None or refusals is None:
+            merged = heapq.merge(*ours, *(each.entries() for each in others))
+        else:
+            key = share, frozenset(skip)
+            latest = due + ORDER_BOUND - patience  # what may not be taken yet comes after that
+            merged = _merged_lazily(ours, others, key, latest, refusals)
+        for entry in merged:
             if not skip or entry.rank == 0 or skip.isdisjoint(entry.place.quota_names):
                 yield entry
 
@@ -249,10 +265,13 @@ class Waiting(Persistent):
         patience: int,
         own: Own,
         refusals: Any,
-    ) -> Iterator[Iterator[Entry]]:
+        parts: bool,
+    ) -> tuple[list[Iterator[Entry]], list[OfOthers]]:
+        """Those of this share, and of what was put back; and the trees of other dispatchers."""
         latest = None if due is None else _last_key(due + SAME_MOMENT)
+        ours, others = [], []
         for names, line in self._lines.items():
-            yield _read(names, RETURNED, line.returned, None, frozenset(), 0, _SENTINEL)
+            ours.append(_read(names, RETURNED, line.returned, None, frozenset(), 0, _SENTINEL))
             if not skip.isdisjoint(names):
                 continue
             for number, (ready, later, _added) in enumerate(line.lanes):
@@ -263,10 +282,13 @@ class Waiting(Persistent):
                         start = refusals.mark((names, kind, number), mark, _SENTINEL)
                     if share is None or due is None or number % share[1] == share[0]:
                         is_claim = refusals is not None
-                        yield own.counted(_read(names, kind, tree, last, skip, 0, start, is_claim))
+                        read = _read(names, kind, tree, last, skip, 0, start, is_claim)
+                        ours.append(own.counted(read))
                     else:
                         until = last if not patience else _last_key(due - patience)
-                        yield _read_of_others(names, kind, tree, due, until, skip, start)
+                        part = ((share[0] - number) % share[1], share[1]) if parts else (0, 1)
+                        others.append(OfOthers(names, kind, tree, due, until, skip, start, part))
+        return ours, others
 
     def next_of_others(self, now: int, share: tuple[int, int]) -> int | None:
         """When (microseconds) a job may be taken that is still left to others, or None."""
@@ -313,20 +335,94 @@ def _last_key(moment: int) -> int:
     return (moment + 1 << LANE_BITS) - 1
 
 
-def _read_of_others(
-    names: tuple[str, ...],
-    kind: str,
-    tree: Any,
-    now: int,
-    latest: int | None,
-    skip: Set[str],
-    start: int,
+def _merged_lazily(
+    ours: list[Iterator[Entry]], others: list[OfOthers], key: Any, latest: int, refusals: Any
 ) -> Iterator[Entry]:
-    """The jobs of a lane of others, up to the key `latest`."""
-    first = next(iter(tree.keys(min=start, max=latest, excludemin=True)), None)
-    if first is not None:
-        handicap = max(ORDER_BOUND, (now - (first >> LANE_BITS)) // AGE_SHARE)
-        yield from _read(names, kind, tree, latest, skip, handicap << LANE_BITS, start, True)
+    """All in order; the trees of others, which they change all the time, only if need be.
+
+    `refusals` remembers for `key` the moment from which on others have jobs; it is not later than
+    `latest`, where there are none now.
+    """
+    begin = refusals.others_begin(key)
+    if begin is None:
+        orders = [order for each in others if (order := each.first_order()) is not None]
+        begin = min(latest, *(order >> LANE_BITS for order in orders)) if orders else latest
+        refusals.others_seen(key, begin)
+    merged: Iterator[Entry] = heapq.merge(*ours)
+    for entry in merged:
+        if entry.rank > 0 and entry.moment >= begin:
+            merged = itertools.chain([entry], merged)
+            break
+        yield entry
+    yield from heapq.merge(merged, *(each.entries() for each in others))
+
+
+class OfOthers(NamedTuple):
+    """A tree in a lane of another dispatcher, as one that claims at `now` reads it.
+
+    From the first after the key `start`, up to the key `latest`.  The first of its jobs are taken
+    in parts, so that dispatchers that have nothing else to do do not all take the same ones: this
+    one begins with the part `part` (n, of), and comes to what it has left out next.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    tree: Any
+    now: int
+    latest: int | None
+    skip: Set[str]
+    start: int
+    part: tuple[int, int]
+
+    def _first(self) -> int | None:
+        keys = self.tree.keys(min=self.start, max=self.latest, excludemin=True)
+        return next(iter(keys), None)
+
+    def _handicap(self, first: int) -> int:
+        return max(ORDER_BOUND, (self.now - (first >> LANE_BITS)) // AGE_SHARE) << LANE_BITS
+
+    def first_order(self) -> int | None:
+        """From where on its jobs come in the order of claims; None if there are none."""
+        first = self._first()
+        return None if first is None else first + self._handicap(first)
+
+    def entries(self) -> Iterator[Entry]:
+        first = self._first()
+        if first is None:
+            return
+        handicap, start = self._handicap(first), self.start
+        number, parts = self.part
+        if number:
+            last = first + handicap
+            last = last if self.latest is None else min(last, self.latest)
+            found = list(itertools.islice(self.tree.items(min=first, max=last), parts * PART))
+            start = found[-1][0]
+            begin = -(-len(found) * number // parts)
+            for key, job in _prefetched(self.tree, found[begin:] + found[:begin]):
+                order = (key if key >= found[begin % len(found)][0] else start) + handicap
+                place = Place(self.names, self.kind, key)
+                yield Entry(1, order >> LANE_BITS, self.kind == READY, order, place, job)
+                if self.names and not self.skip.isdisjoint(self.names):
+                    return
+        yield from _read(
+            self.names, self.kind, self.tree, self.latest, self.skip, handicap, start, True
+        )
+
+
+def _prefetched(tree: Any, items: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The items, with more and more of the jobs asked for at once."""
+    position, size = 0, 1
+    while position < len(items):
+        chunk = items[position : position + size]
+        _prefetch(tree, chunk)
+        yield from chunk
+        position, size = position + size, min(2 * size, LARGEST_CHUNK)
+
+
+def _prefetch(tree: Any, items: list[tuple[int, Any]]) -> None:
+    """One question to the storage for all of these jobs, where it can be asked so."""
+    if len(items) > 1 and tree._p_jar is not None:
+        tree._p_jar.prefetch([job for _, job in items if job._p_changed is None])
 
 
 def _read(
@@ -345,9 +441,8 @@ def _read(
     while True:
         # Looked up anew after each few, since the reader may have taken out what it got before.
         found = list(itertools.islice(tree.items(min=key, max=latest, excludemin=True), size))
-        if is_claim and size > 1 and found and tree._p_jar is not None:
-            # One question to the storage for all of them, where it can be asked so.
-            tree._p_jar.prefetch([job for _, job in found if job._p_changed is None])
+        if is_claim:
+            _prefetch(tree, found)
         for key, job in found:
             order = key + handicap
             yield Entry(rank, order >> LANE_BITS, ready, order, Place(names, kind, key), job)

@@ -22,6 +22,7 @@ from tests.support.queues import (
     FIRST,
     SECOND,
     View,
+    always_lane,
     install_queue,
     lane_after_lane,
     numbered,
@@ -98,7 +99,7 @@ def test_two_who_put_in_the_same_lane_do_not_conflict(
     pair: Pair, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for lane in range(LANES):
-        monkeypatch.setattr(standing_clock.random, "randrange", lambda stop, lane=lane: lane)
+        monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(lane))
         begin(pair)
         for number, view in enumerate(pair):
             view.queue.put(numbered(4 * lane + number))
@@ -117,7 +118,7 @@ def test_two_who_put_jobs_with_a_quota_do_not_conflict(
     pair[0].queue.put(numbered(0, "catalog"))
     pair[0].commit()
     for lane in range(LANES_WITH_QUOTAS):
-        monkeypatch.setattr(standing_clock.random, "randrange", lambda stop, lane=lane: lane)
+        monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(lane))
         begin(pair)
         for number, view in enumerate(pair):
             standing_clock.move(seconds=1)
@@ -156,7 +157,7 @@ def test_two_who_are_the_first_to_use_a_quota_conflict_and_lose_nothing(pair: Pa
 def test_a_put_and_a_claim_that_empties_the_lane_do_not_conflict(
     pair: Pair, waiting: int, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lambda stop: 3)
+    monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(3))
     pair[0].put(*range(waiting))
     begin(pair)
     standing_clock.move(seconds=1)
@@ -170,7 +171,7 @@ def test_a_put_and_a_claim_that_empties_the_lane_do_not_conflict(
 def test_a_put_and_a_claim_that_empties_the_lane_of_later_jobs_do_not_conflict(
     pair: Pair, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lambda stop: 3)
+    monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(3))
     soon = standing_clock.now().replace(hour=13)
     pair[0].put(1, begin_after=soon)
     standing_clock.move(hours=2)
@@ -211,7 +212,7 @@ def test_two_cannot_claim_the_same_job(pair: Pair) -> None:
 def test_the_claims_of_two_dispatchers_for_different_jobs_do_not_conflict(
     pair: Pair, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lane_after_lane())
+    monkeypatch.setattr(standing_clock.random, "shuffle", lane_after_lane)
     pair[0].dispatcher(FIRST)
     pair[0].dispatcher(SECOND)
     for number in range(LANES):
@@ -237,7 +238,7 @@ IDS = (FIRST, SECOND)
 def test_two_cannot_take_the_last_place_of_a_quota(
     pair: Pair, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lane_after_lane())
+    monkeypatch.setattr(standing_clock.random, "shuffle", lane_after_lane)
     first, second = pair
     first.queue.quotas.create("catalog", size=2)
     for uuid in IDS:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.clocks import StandingClock
-from tests.support.queues import View, numbered, numbers
+from tests.support.queues import View, always_lane, numbered, numbers
 from zasync.queue.waiting import LANES
 
 
@@ -105,7 +105,7 @@ def test_a_put_writes_the_job_its_lane_and_the_counter(view: View) -> None:
 def test_a_claim_of_many_jobs_writes_little_more_than_the_jobs(
     view: View, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lambda stop: 0)
+    monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(0))
     agent = view.dispatcher(size=20)["main"]
     put(view, 20)
     # the jobs, their lane, the counter of what was taken out, the agent's list, the ping

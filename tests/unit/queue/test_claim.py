@@ -365,7 +365,7 @@ def test_an_odd_error_while_the_callable_is_loaded_leaves_the_job(
 @pytest.fixture
 def spread(view: View, standing_clock: StandingClock, monkeypatch: Any) -> View:
     """A queue with one job in each lane, 0.1 s apart, and two active dispatchers."""
-    monkeypatch.setattr(standing_clock.random, "randrange", lane_after_lane())
+    monkeypatch.setattr(standing_clock.random, "shuffle", lane_after_lane)
     for uuid in (FIRST, SECOND):
         view.queue.dispatchers.register(uuid).activate()
     for number in range(LANES):
@@ -398,7 +398,7 @@ def test_nobody_prefers_a_job_that_is_younger_by_more_than_the_bound(
 ) -> None:
     for uuid in (FIRST, SECOND):
         view.queue.dispatchers.register(uuid).activate()
-    monkeypatch.setattr(standing_clock.random, "randrange", lane_after_lane())
+    monkeypatch.setattr(standing_clock.random, "shuffle", lane_after_lane)
     view.put(0)  # the first dispatcher's lane
     standing_clock.move(microseconds=ORDER_BOUND + 1)
     view.put(1)  # the second one's

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.clocks import StandingClock
-from tests.support.queues import View, lane_after_lane, numbered, numbers
+from tests.support.queues import View, always_lane, lane_after_lane, numbered, numbers
 from zasync.queue import Queue, Waiting
 from zasync.queue.waiting import LANE_MASK, LANES, LANES_WITH_QUOTAS, RUN_LENGTH
 
@@ -21,7 +21,7 @@ def lane_of(job: Any) -> int:
 
 @pytest.fixture
 def lanes_in_turn(standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lane_after_lane())
+    monkeypatch.setattr(standing_clock.random, "shuffle", lane_after_lane)
 
 
 def test_the_puts_of_one_transaction_go_to_one_lane_until_a_run_is_full(
@@ -65,7 +65,7 @@ def test_jobs_with_quotas_lie_in_fewer_lanes_than_jobs_without(
 def test_two_jobs_never_share_a_key(
     open_view: Any, standing_clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing_clock.random, "randrange", lambda stop: 3)
+    monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(3))
     one, other = open_view(), open_view()
     later = standing_clock.now() + timedelta(hours=1)
     one.put(1)
