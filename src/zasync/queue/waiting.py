@@ -247,6 +247,7 @@ class Waiting(Persistent):
         marks of `refusals` is passed over, and what it knows of the other lanes is not looked up.
         """
         ours, others = self._sequences(due, skip, share, patience, own or Own(), refusals, parts)
+        merged: Iterator[Entry]
         if share is None or due is None or refusals is None:
             merged = heapq.merge(*ours, *(each.entries() for each in others))
         else:
