@@ -228,8 +228,8 @@ class Queue(Persistent):
     ) -> Iterator[Any]:
         """Claim one job after the other, for the dispatcher `uuid`, as long as there are any.
 
-        `refusals` are those of `filter`.  Where dispatchers leave jobs to each other, it ends
-        before a job of others if `at_once` were claimed already.
+        `refusals` are those of `filter`.  Where dispatchers leave jobs to each other, and
+        there is none in its own lanes, it ends when `at_once` are claimed.
         """
         uuid = uuid or claimer.get()
         memory = memory or ClaimMemory()
@@ -251,10 +251,10 @@ class Queue(Persistent):
             # What a filter refuses is remembered of a tree from its first job on.
             parts=filter is None and memory.leaves_to_others,
         ):
-            if memory.leaves_to_others and entry.is_of_others:
+            if memory.leaves_to_others and entry.is_of_others and not own.left:
                 if at_once is not None and count >= at_once:
                     return  # they cannot be begun here yet, but perhaps there
-                if found_own and not own.left:
+                if found_own:
                     memory.left_to_others = True
                     return
             job = entry.job

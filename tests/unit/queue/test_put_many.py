@@ -147,6 +147,19 @@ def test_no_more_jobs_of_others_are_claimed_than_can_be_begun(
     assert not memory.left_to_others  # to look again has no use before one of them has ended
 
 
+def test_jobs_that_others_do_not_come_to_are_claimed_ahead_with_ones_own(
+    shared: View, standing_clock: StandingClock, monkeypatch: Any
+) -> None:
+    memory = ClaimMemory(leaves_to_others=True)
+    agent = shared.queue.dispatchers[FIRST]["main"]
+    agent.size = 1
+    standing_clock.move(seconds=2)
+    monkeypatch.setattr(standing_clock.random, "shuffle", always_lane(0))
+    shared.put(2)
+    shared.put(3)
+    assert numbers(agent.claim_jobs(3, memory, ahead=90)) == [0, 1, 2]
+
+
 def test_jobs_with_quotas_in_the_lanes_of_others_are_left_once_these_are_full(
     shared: View, standing_clock: StandingClock, monkeypatch: Any
 ) -> None:
