@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.dispatcher import jobs_for_tests as jobs
 from tests.support.running import Site, running
+from tests.support.single import single
 from zasync.job import Job
 
 
@@ -78,12 +79,14 @@ def test_a_forked_child_ends_where_it_leaves_the_jobs_code(
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_cannot_commit_for_its_parent(
-    site: Site, capfd: pytest.CaptureFixture[str]
+    site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(site.db, size=1):
+    """In one thread, since the child would wait for ever for a lock that another one held."""
+    with single(site, monkeypatch, size=1) as one:
         job = site.put(jobs.fork_and_commit)
-        site.completed(job)
-    assert job.result == 1
+        one.poll()
+        assert one.work() == 1
+    assert site.sees(lambda: job.result) == 1
     assert "a forked child cannot commit for its parent" in capfd.readouterr().err
     assert site.sees(lambda: site.root["count"]) == 1
 
