@@ -15,8 +15,12 @@ from torture.__main__ import Run, options
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.zeo]
 
 
-def test_a_short_run_does_each_kind_of_harm_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    told = options().parse_args(["--jobs", "40", "--seconds", "8", "--seed", "3", "--nodes", "3"])
+@pytest.mark.parametrize("batch", [1, 20])
+def test_a_short_run_does_each_kind_of_harm_and_nothing_is_lost_or_doubled(
+    tmp_path: Path, batch: int
+) -> None:
+    short = ["--jobs", "40", "--seconds", "8", "--seed", "3", "--nodes", "3"]
+    told = options().parse_args([*short, "--batch", str(batch)])
     said = io.StringIO()
 
     result = Run(told, tmp_path, Console(file=said, width=110)).carry_out()
