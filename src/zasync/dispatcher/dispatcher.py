@@ -30,6 +30,7 @@ from zasync.dispatcher.polling import Poller, Size
 from zasync.dispatcher.pool import Pool, Tracked
 from zasync.dispatcher.pulse import Pulse
 from zasync.dispatcher.stopping import drained, goodbye
+from zasync.dispatcher.turns import Turns
 from zasync.dispatcher.wakeup import Hints
 from zasync.dispatcher.watch import Watch
 from zasync.dispatcher.worker import Worker
@@ -92,6 +93,7 @@ class Dispatcher:
         self.thread: threading.Thread | None = None
         self.hints = Hints(db, self.hinted)
         self.pulse = Pulse()
+        self.turns = Turns()
         self.coroutines = CoroutineLoop(db, self.may_begin)
         self.hang_report_after = hang_report_after
         self.around_job = around_job

@@ -12,6 +12,7 @@ from typing import Any
 MOST_KNOWN = 1000  # callables of which the duration is remembered
 SMOOTHING = 0.2  # of how much a shorter run counts
 SHORT = 0.002  # seconds; what is longer leaves room for threads that have nothing to do
+VERY_SHORT = 0.0005  # seconds; several of those are no faster in several threads
 FIRST_PENALTY, LONGEST_PENALTY = 4, 256  # runs alone after one that broke up its group
 
 

@@ -98,8 +98,10 @@ class Poller:
         """
         info = PollInfo(self.dispatcher.polls.next_key())
         began = clock.monotonic()
+        groups = any(pool.batch > 1 for pool in self.dispatcher.pools())
         try:
-            plan = self._transact(info, hurried)
+            with self.dispatcher.turns.turn(groups):
+                plan = self._transact(info, hurried)
         except Stopped:
             return 0.0
         except Exception as error:

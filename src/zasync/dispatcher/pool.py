@@ -16,7 +16,7 @@ from typing import Any
 import transaction
 import zope.component.hooks
 
-from zasync.dispatcher.grouping import SHORT, Grouping
+from zasync.dispatcher.grouping import SHORT, VERY_SHORT, Grouping
 from zasync.dispatcher.history import Key
 from zasync.foundation import attempts, clock
 from zasync.foundation.ghosts import Copy
@@ -321,6 +321,11 @@ class Pool:
         """Whether a thread may begin a group with it."""
         span = self._span(tracked) if self.grouping.most(self.batch) > 1 else None
         return span is not None and span < self.batch_time
+
+    def is_soon_over(self, tracked: Tracked) -> bool:
+        """Whether it is so short that it can hardly wait for anything."""
+        span = self._span(tracked)
+        return span is not None and span <= VERY_SHORT
 
     def _callable_threads(self) -> int:
         """How many threads should look at the stock."""

@@ -78,7 +78,9 @@ class Worker:
         self.pool.occupied()
         settled: list[tuple[Tracked, Outcome]] = []
         left: list[tuple[Tracked, Run | None, Outcome | None]] = []
-        for member, run, outcome in self._run_group(members, connection):
+        with self.dispatcher.turns.turn(self.pool.is_soon_over(members[0])):
+            found = list(self._run_group(members, connection))
+        for member, run, outcome in found:
             if run is not None and outcome is not None and outcome.ending is Ending.COMPLETED:
                 self._note(member, run, outcome)
                 settled.append((member, outcome))

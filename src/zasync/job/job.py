@@ -674,8 +674,10 @@ class Job(Chaining, Persistent):
         self.move(Move.START)
         self._token = token
         self._active_start = clock.now_micros()
-        for name in _OF_THE_RUN_BEFORE.intersection(self.__dict__):
-            delattr(self, name)
+        state = self.__dict__
+        for name in _OF_THE_RUN_BEFORE:
+            if state.get(name) is not None:
+                delattr(self, name)
         # A repair that is run again has yet to tell the callback that it ran why it was.
         if self._interruption is not None and not crashes.is_repair(self):
             self._interruption = None
@@ -759,13 +761,7 @@ class Job(Chaining, Persistent):
 
     def __getstate__(self) -> Any:
         """What is stored: without what says no more than the default does."""
-        state: dict[str, Any] = super().__getstate__()
-        said = {
-            name: value
-            for name, value in state.items()
-            if value is not None or name not in _NONE_BY_DEFAULT
-        }
-        return record.packed(said)
+        return record.packed(super().__getstate__(), _NONE_BY_DEFAULT)
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(record.unpacked(state) if type(state) is tuple else state)

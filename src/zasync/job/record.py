@@ -10,6 +10,7 @@ dicts, as they were before, are read as well.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Set
 from typing import Any, NamedTuple
 
 from zasync.interfaces import ACTIVE, ASSIGNED, CALLBACKS, COMPLETED, NEW, PENDING
@@ -28,8 +29,11 @@ class Place(NamedTuple):
     key: int
 
 
-def packed(state: dict[str, Any]) -> tuple[Any, ...]:
-    """The state as it is stored; `state` has what differs from the defaults, and is used up."""
+def packed(state: dict[str, Any], none_by_default: Set[str] = frozenset()) -> tuple[Any, ...]:
+    """The state as it is stored; `state` is used up.
+
+    None is left out where it is the default.
+    """
     take = state.pop
     parent, place = take("_parent", None), take("_place", None)
     args, result = take("_args", ()), take("_result", None)
@@ -53,7 +57,10 @@ def packed(state: dict[str, Any]) -> tuple[Any, ...]:
         more = {name: value for name, value in state.items() if _is_plain(value)}
         for name in more:
             del state[name]
-        plain = (*plain, more)
+        for name in none_by_default & more.keys():
+            if more[name] is None:
+                del more[name]
+        plain = (*plain, more) if more else plain
     inner = pickle.dumps(plain, _PROTOCOL)
     return (inner, parent, state) if state else (inner, parent)
 

@@ -430,6 +430,37 @@ def test_a_registered_policy_is_asked(site: Site, one: Single) -> None:
     one.work()
 
 
+def test_very_short_jobs_and_polls_take_turns(site: Site, one: Single) -> None:
+    turns: list[bool] = []
+
+    def look() -> None:
+        with one.dispatcher.turns.turn() as mine:
+            turns.append(mine)
+
+    put(site, *counting(2))
+    with armed("poll.committing", look):
+        one.poll(ahead=2)
+    with armed("group.called", look):
+        one.work()
+    assert turns == [False] * 3
+
+
+def test_who_may_have_to_wait_for_something_takes_no_turn(site: Site, one: Single) -> None:
+    turns: list[bool] = []
+
+    def look() -> None:
+        with one.dispatcher.turns.turn() as mine:
+            turns.append(mine)
+
+    put(site, *counting(2))
+    one.poll(ahead=2)
+    for _ in range(2):
+        one.pool.grouping.took(("global", jobs.__name__, "count_up"), 0.001)
+    with armed("group.called", look):
+        one.work()
+    assert turns == [True] * 2
+
+
 def test_jobs_of_unknown_or_long_duration_run_alone(site: Site, one: Single) -> None:
     put(site, *(Job(jobs.surroundings) for _ in range(3)))
     one.poll(ahead=3)
