@@ -4,12 +4,13 @@
 A record is written three times in a job's life, and ZODB looks at each object in it with a call of
 Python.  So numbers, names and small plain values are one pickle of their own, which needs no look;
 beside it are the reference to the parent and, as a dict, what few jobs have.  States that are
-dicts, as they were before, are read as well.
+dicts, or tuples with more parts, as they were before, are read as well.
 """
 
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Set
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ STATUSES = (NEW, PENDING, ASSIGNED, ACTIVE, CALLBACKS, COMPLETED)  # their place
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 _PROTOCOL = 4  # of the inner pickle: known to all Pythons that read it
+_MOST_PARTS = 3  # what has more was written before there was an inner pickle
+_OLD_HEAD = struct.Struct(">B5q")
+_OLD_NUMBERS = ("_begin_after", "_token", "_active_start", "_active_end", "_callbacks_end")
+_OLD_NONE = -(2**63)
 
 
 class Place(NamedTuple):
@@ -74,6 +79,8 @@ def _is_plain(value: Any) -> bool:
 
 def unpacked(stored: tuple[Any, ...]) -> dict[str, Any]:
     """What `packed` was given, with None where nothing was."""
+    if len(stored) > _MOST_PARTS:
+        return _unpacked_old(stored)
     inner, parent, *rest = stored
     code, after, token, start, end, callbacks_end, names, args, place, result, *more = pickle.loads(
         inner
@@ -92,5 +99,24 @@ def unpacked(stored: tuple[Any, ...]) -> dict[str, Any]:
         "_result": result,
     }
     for each in (*more, *rest):
+        state.update(each)
+    return state
+
+
+def _unpacked_old(stored: tuple[Any, ...]) -> dict[str, Any]:
+    """The same of a record in which each value was a part of its own."""
+    head, names, args, parent, place, result, *rest = stored
+    code, *numbers = _OLD_HEAD.unpack(head)
+    state = {
+        "_status": STATUSES[code],
+        "_names": names,
+        "_args": args,
+        "_parent": parent,
+        "_place": place,
+        "_result": result,
+    }
+    for name, number in zip(_OLD_NUMBERS, numbers, strict=True):
+        state[name] = None if number == _OLD_NONE else number
+    for each in rest:
         state.update(each)
     return state

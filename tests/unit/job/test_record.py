@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -58,6 +59,20 @@ def test_what_is_not_there_is_none_or_empty() -> None:
     assert found.pop("_status") == PENDING
     assert found.pop("_names") == found.pop("_args") == ()
     assert set(found.values()) == {None}
+
+
+def test_a_record_of_before_is_read() -> None:
+    """As it was written, with each value as a part of its own."""
+    numbers = (FULL["_begin_after"], FULL["_token"], FULL["_active_start"], -(2**63), -(2**63))
+    head = struct.pack(">B5q", 3, *numbers)
+    old = (head, FULL["_names"], FULL["_args"], None, 7, "done", {"_kwargs": {"a": 1}})
+    assert unpacked(old) == {
+        **FULL,
+        "_active_end": None,
+        "_callbacks_end": None,
+        "_kwargs": {"a": 1},
+    }
+    assert unpacked(old[:6]).keys() == FULL.keys()
 
 
 def test_small_values_are_one_string_for_zodb() -> None:
