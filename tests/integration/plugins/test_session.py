@@ -531,6 +531,7 @@ def test_a_worker_that_was_taken_for_dead_lets_go_of_the_session(
     def take_away() -> None:
         session.job._token = 4711  # as another worker does that takes it up
 
+    server.wait_until(lambda: server.connections)  # it may hear of it later than the client
     (first,) = server.connections
     site.commit(take_away)
     with contextlib.suppress(OSError):  # it has let go already
