@@ -34,8 +34,7 @@ def let_go(agent: Any, pool: Pool, dispatcher: Any) -> None:
         if job is None or why_unreadable(job) is not None or job._token == tracked.token:
             continue
         dispatcher.coroutines.cancel(task_name(tracked.key, tracked.token))
-        changes = {"completed": clock.now(), "failed": None, "reassigned": True}
-        dispatcher.jobs.update(tracked.key, changes)
+        tracked.info |= {"completed": clock.now(), "failed": None, "reassigned": True}
         pool.settled((tracked, Outcome(Ending.SUPERSEDED)))
 
 

@@ -327,7 +327,7 @@ class Dispatcher:
         return pools[agent_name]
 
     def worker(self, pool: Pool) -> Worker:
-        return Worker(self, pool, self.jobs)
+        return Worker(self, pool)
 
     def resize_pools(self, sizes: dict[tuple[str, str], Size]) -> None:
         """Follow the sizes of the agents; an agent that is gone lets its threads finish."""

@@ -126,7 +126,8 @@ def _in_words(info: dict[str, Any]) -> dict[str, Any]:
 class JobInfos:
     """What is known of the jobs that run here, and of the last ones that did.
 
-    A value may be a function that makes it, since nobody ever asks about most jobs.
+    A value may be a function that makes it, since nobody ever asks about most jobs.  Whoever runs
+    a job has its dict, and writes what becomes of it there; the names in it stay the same.
     """
 
     def __init__(self, size: int) -> None:
@@ -144,12 +145,6 @@ class JobInfos:
                 ended = (key for key, info in self._infos.items() if info["completed"])
                 for old in list(itertools.islice(ended, surplus)):
                     del self._infos[old]
-
-    def update(self, key: Key, changes: dict[str, Any]) -> None:
-        with self._lock:
-            info = self._infos.get(key)
-            if info is not None:
-                info.update(changes)
 
     def clear(self) -> None:
         with self._lock:

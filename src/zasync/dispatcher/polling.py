@@ -55,7 +55,7 @@ class Plan:
 
     hurried: bool = False  # a hint hastened the poll
     tidied: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
-    started: list[tuple[Pool, Tracked, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    started: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
     members: list[tuple[Tracked, Any]] = dataclasses.field(default_factory=list)
     joined: set[str] = dataclasses.field(default_factory=set)
     recalled: list[tuple[Pool, Tracked]] = dataclasses.field(default_factory=list)
@@ -442,7 +442,7 @@ class Poller:
         )
         if tracked.code is not None:
             plan.members.append((tracked, job))
-        info = {
+        tracked.info = {
             "call": job.callable_name,  # with its arguments once a thread has loaded them
             "queue": pool.queue_name,
             "agent": pool.agent_name,
@@ -455,8 +455,7 @@ class Poller:
             "thread": None,
             "poll id": self.dispatcher.polls.next_key(),
         }
-        tracked.info = info
-        plan.started.append((pool, tracked, info))
+        plan.started.append((pool, tracked))
         return key
 
     # After the commit
@@ -473,8 +472,8 @@ class Poller:
         for tracked, job in plan.members:
             tracked.copy = job.copied()
         claimed: dict[Pool, list[Tracked]] = {}
-        self.dispatcher.jobs.started({tracked.key: info for _, tracked, info in plan.started})
-        for pool, tracked, _info in plan.started:
+        self.dispatcher.jobs.started({tracked.key: tracked.info for _, tracked in plan.started})
+        for pool, tracked in plan.started:
             claimed.setdefault(pool, []).append(tracked)
         for pool, jobs in claimed.items():
             try:

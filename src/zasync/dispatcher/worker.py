@@ -15,7 +15,7 @@ from zasync import threadlocal
 from zasync.dispatcher.cancelling import task_name
 from zasync.dispatcher.coroutines import Done
 from zasync.dispatcher.expiry import overtime
-from zasync.dispatcher.history import JobInfos, Key
+from zasync.dispatcher.history import Key
 from zasync.dispatcher.pool import ENOUGH, Pool, Tracked, forget_surroundings
 from zasync.failure import Failure
 from zasync.foundation import attempts, clock
@@ -37,7 +37,6 @@ class Worker:
 
     dispatcher: Any
     pool: Pool
-    infos: JobInfos
 
     def perform(self, tracked: Tracked, connection: Any) -> None:
         """Run a job that has been claimed and marked ACTIVE under the token of `tracked`.
