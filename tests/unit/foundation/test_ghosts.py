@@ -106,6 +106,17 @@ def test_what_the_connection_knows_already_is_taken(site: Site) -> None:
     assert site.plant() is known
 
 
+def test_a_connection_without_the_parts_that_are_not_documented_reads_the_object(
+    site: Site,
+) -> None:
+    class Documented:
+        def get(self, oid: bytes) -> Any:
+            return site.there.get(oid)
+
+    job = planted(Documented(), site.job._p_oid, Job, site.job.copied())
+    assert job is site.there.get(site.job._p_oid)
+
+
 @pytest.mark.parametrize("holds", ["a list", "a payload", "callbacks"])
 def test_a_job_with_more_than_small_values_is_not_copied(site: Site, holds: str) -> None:
     job = Job(note, [1] if holds == "a list" else object() if holds == "a payload" else 1)
